@@ -1,0 +1,196 @@
+/* The backend: one table of typed functions per device, and the only way to memory and arithmetic.
+ *
+ * The engine holds a `const struct meed_backend *` and calls ops through it; CPU and CUDA fill the
+ * same table, so there is one model, one trainer and one valuation for both. Every op is
+ * asynchronous to the host on devices with streams; `sync` waits. Ops write exactly what their
+ * contract says and nothing else, use no memory but their arguments and the scratch they are given,
+ * and are deterministic: same arguments, same bits, for any number of threads and any batch around
+ * a row (`kernels/README.md` says how each op keeps that).
+ *
+ * Contracts stand beside each prototype; formulas use the letters of types.h. Views are checked by
+ * assertions: a wrong shape is a bug in the engine, never in a user's file. In a bf16 model the
+ * activations, T and weights are bf16, and sums are fp32; gradients of activations are in the
+ * activation dtype; LoRA masters, their gradients, rstd, lse and optimiser state are fp32.
+ */
+#ifndef MEED_KERNELS_BACKEND_H
+#define MEED_KERNELS_BACKEND_H
+
+#include "kernels/types.h"
+
+MEED_BEGIN_C
+
+struct meed_pool;
+
+enum meed_matmul_kind {
+    MEED_MATMUL_NT, /* C[M,N] = A[M,K]·B[N,K]ᵀ : forward, B a weight */
+    MEED_MATMUL_NN  /* C[M,N] = A[M,K]·B[K,N]  : backward, B a weight */
+};
+
+struct meed_attention_shape {
+    int32_t heads;    /* H */
+    int32_t kv_heads; /* G, divides H */
+    int32_t head_dim; /* D */
+    float scale;      /* applied to q·k, usually D^-1/2 */
+};
+
+/* KV cache of one layer: row t of slot b at ((b*capacity + t)*G + g)*D. */
+struct meed_kv_layer {
+    void *k; /* [slots, capacity, G, D] */
+    void *v;
+    int32_t capacity;
+    enum meed_dtype dtype;
+};
+
+struct meed_rope_table {
+    const float *cos; /* [positions, D/2] */
+    const float *sin;
+};
+
+struct meed_adamw_step {
+    float lr;
+    float beta1;
+    float beta2;
+    float epsilon;
+    float weight_decay;
+    float gradient_scale; /* clipping and accumulation, multiplied into the gradient */
+    int64_t step;         /* 1 for the first: bias correction */
+};
+
+struct meed_backend;
+
+/* C (+)= A·op(B). `accumulate` adds onto C. A and B share a dtype; C is F32 or that dtype. B is
+ * read often (a weight): the backend may keep a packed copy keyed by its pointer until
+ * forget(B.data). Rows of C do not depend on M. */
+typedef void meed_op_matmul_fn(const struct meed_backend *be, enum meed_matmul_kind kind,
+                               struct meed_mat a, struct meed_mat b, bool accumulate,
+                               struct meed_mat c);
+/* out[m, :] = table[ids[m], :]; ids [M], all in range. */
+typedef void meed_op_embed_fn(const struct meed_backend *be, struct meed_mat table,
+                              const int32_t *ids, struct meed_mat out);
+/* sum = x + residual (residual.data may be NULL: sum = x; sum.data may equal x.data or be NULL when
+ * not wanted); y = sum * rstd ⊙ w with rstd = (mean(sum²) + eps)^-1/2; y's first K columns, then
+ * the tail T in its next R columns. rstd [M] fp32 may be NULL in inference. w [K] fp32. */
+typedef void meed_op_rmsnorm_fwd_fn(const struct meed_backend *be, struct meed_mat x,
+                                    struct meed_mat residual, const float *w, float eps,
+                                    const struct meed_tail *tail, struct meed_mat sum,
+                                    struct meed_mat y, float *rstd);
+/* dsum += d(rmsnorm)ᵀ·dy (dy [M,K]; the low-rank part of dy was added by lora_grad). sum, rstd as
+ * the forward left them. */
+typedef void meed_op_rmsnorm_bwd_fn(const struct meed_backend *be, struct meed_mat dy,
+                                    struct meed_mat sum, const float *w, const float *rstd,
+                                    struct meed_mat dsum);
+/* In place on `heads` heads of size D side by side in x [M, heads*D]; w [D]; rstd [M, heads]. */
+typedef void meed_op_headnorm_fwd_fn(const struct meed_backend *be, struct meed_mat x,
+                                     int32_t heads, const float *w, float eps, float *rstd);
+/* dx in place from y = the forward's *output* and rstd: x/rms = y/w. Entries of w are non-zero. */
+typedef void meed_op_headnorm_bwd_fn(const struct meed_backend *be, struct meed_mat y,
+                                     int32_t heads, const float *w, const float *rstd,
+                                     struct meed_mat dx);
+/* x[m, :] += bias; bias [cols] fp32. */
+typedef void meed_op_bias_add_fn(const struct meed_backend *be, struct meed_mat x,
+                                 const float *bias);
+/* Half-split rotation (Hugging Face): pairs (i, i + D/2) of every head turn by ±position angle.
+ * direction +1 forward, -1 backward. positions [M]. */
+typedef void meed_op_rope_fn(const struct meed_backend *be, struct meed_mat x, int32_t heads,
+                             int32_t head_dim, const int32_t *positions,
+                             struct meed_rope_table table, int direction);
+/* out[m, h*D:] = softmax(scale·q·kᵀ, causal within the sequence)·v, then the tail in out's last R
+ * columns. qkv is [M, (H + 2G)·D]: q heads, then k, then v. lse [M, H] fp32, may be NULL. */
+typedef void meed_op_attention_fwd_fn(const struct meed_backend *be, struct meed_mat qkv,
+                                      struct meed_attention_shape shape,
+                                      const struct meed_pack *pack, const struct meed_tail *tail,
+                                      struct meed_mat out, float *lse);
+/* dqkv (written) from dout [M, H·D], out, qkv, lse. */
+typedef void meed_op_attention_bwd_fn(const struct meed_backend *be, struct meed_mat dout,
+                                      struct meed_mat out, struct meed_mat qkv, const float *lse,
+                                      struct meed_attention_shape shape,
+                                      const struct meed_pack *pack, struct meed_mat dqkv);
+/* Appends rows' k, v at positions[m] of slot slots[m], then attends to 0..positions[m] of that
+ * slot. All rows are appended before any attends, so a prompt may be fed as many rows at once. */
+typedef void meed_op_attention_decode_fn(const struct meed_backend *be, struct meed_mat qkv,
+                                         struct meed_attention_shape shape,
+                                         struct meed_kv_layer cache, const int32_t *slots,
+                                         const int32_t *positions, const struct meed_tail *tail,
+                                         struct meed_mat out);
+/* gu is [M, 2F]: gate, then up. out[:, :F] = silu(gate)·up; then the tail. */
+typedef void meed_op_swiglu_fwd_fn(const struct meed_backend *be, struct meed_mat gu,
+                                   const struct meed_tail *tail, struct meed_mat out);
+/* dgu (written, may alias gu) from dout [M, F] and gu. */
+typedef void meed_op_swiglu_bwd_fn(const struct meed_backend *be, struct meed_mat dout,
+                                   struct meed_mat gu, struct meed_mat dgu);
+/* xt [M, K+R]: fills the last R columns from the first K. */
+typedef void meed_op_lora_down_fn(const struct meed_backend *be, struct meed_mat xt, int64_t k,
+                                  const struct meed_tail *tail);
+
+/* One adapted module inside a linear group: its rows of W and its columns of the tail. */
+struct meed_lora_slot {
+    int64_t n_begin; /* rows of the group's output */
+    int64_t n_count; /* N of this module */
+    int64_t t_begin; /* columns of the tail */
+    int64_t r;       /* rank */
+    float scale;     /* s, already folded into the tail columns of [W | s∘B] */
+    float *db;       /* [N, r] fp32, += */
+};
+/* Low-rank backward of a group, after dxt = dy·[W | s∘B] was computed into dxt [M, K+R]:
+ *   dT = dxt[:, K:];  da [R, K] fp32 += dTᵀ·x̃;  db_slot += scale·dy[:, slot]ᵀ·T[:, slot];
+ *   dxt[:, :K] += keep/(1−dropout) ⊙ (dT·A).
+ * xt is the forward's [x | T]; tail is the forward's (gates NULL: training has one adapter). With
+ * dx_wanted false the last line is left out (layer 0 under frozen embeddings). */
+typedef void meed_op_lora_grad_fn(const struct meed_backend *be, struct meed_mat dy,
+                                  struct meed_mat xt, int64_t k, const struct meed_tail *tail,
+                                  const struct meed_lora_slot *slots, int32_t slot_count, float *da,
+                                  bool dx_wanted, struct meed_mat dxt);
+/* Gradient of the gates of a stack: dgate[gate_of_row[m]*R + j] += dT[m, j]·(x·Aᵀ)[m, j], fp64. */
+typedef void meed_op_lora_gate_grad_fn(const struct meed_backend *be, struct meed_mat xt,
+                                       struct meed_mat dxt, int64_t k,
+                                       const struct meed_tail *tail, double *dgate);
+/* out[n, k] = w[n, k] + Σ_j gates[j]·b[n, j]·a[j, k]; fp32 sums in the order of j; b [N, R], s
+ * folded in. out may alias w. */
+typedef void meed_op_lora_merge_fn(const struct meed_backend *be, struct meed_mat w,
+                                   struct meed_mat b, struct meed_mat a, const float *gates,
+                                   struct meed_mat out);
+/* logits [M, V] F32 or bf16: logprob[m] = log softmax(logits[m])[target[m]] in fp32. If weight is
+ * not NULL the logits are overwritten by weight[m]·(softmax − onehot): the gradient of
+ * Σ_m −weight[m]·logprob[m]. target −1: logprob 0, gradient 0. */
+typedef void meed_op_xent_fn(const struct meed_backend *be, struct meed_mat logits,
+                             const int32_t *target, const float *weight, float *logprob);
+/* Over count parameters, all fp32. */
+typedef void meed_op_adamw_fn(const struct meed_backend *be, const struct meed_adamw_step *step,
+                              int64_t count, const float *gradient, float *m, float *v,
+                              float *parameter);
+/* *sum += Σ values², fp64, fixed order. Host result: synchronises. */
+typedef void meed_op_sqnorm_fn(const struct meed_backend *be, const float *values, int64_t count,
+                               double *sum);
+
+struct meed_backend {
+    const char *name; /* "cpu-avx512", "cpu-avx2", "cpu-generic", "cuda" */
+    bool host_memory; /* pointers may be dereferenced by the host */
+    struct meed_pool *pool;
+    void *state; /* the backend's own */
+
+    /* Device memory, zeroed, 64-byte aligned; DEVICE_NOMEM says wanted and available bytes. */
+    enum meed_status (*alloc)(const struct meed_backend *be, size_t bytes, void **block);
+    void (*free)(const struct meed_backend *be, void *block);
+    enum meed_status (*copy_to)(const struct meed_backend *be, void *device, const void *host,
+                                size_t bytes);
+    enum meed_status (*copy_from)(const struct meed_backend *be, void *host, const void *device,
+                                  size_t bytes);
+    /* Drops anything cached for a weight pointer before its memory changes or dies. */
+    void (*forget)(const struct meed_backend *be, const void *weight);
+    /* Waits; returns the first failure of any op since the last sync. */
+    enum meed_status (*sync)(const struct meed_backend *be);
+    void (*destroy)(struct meed_backend *be);
+
+#define MEED_OP(name, text) meed_op_##name##_fn *name;
+#include "kernels/ops.def"
+#undef MEED_OP
+};
+
+/* Opens the CPU backend with the best instruction set of this processor (or the named one:
+ * "avx512", "avx2", "generic"; NULL = best). The pool is borrowed and may be NULL (one thread). */
+MEED_MUST_CHECK enum meed_status meed_backend_open_cpu(struct meed_pool *pool, const char *isa,
+                                                       struct meed_backend **backend);
+void meed_backend_close(struct meed_backend *backend); /* accepts NULL */
+
+MEED_END_C
+#endif
