@@ -67,6 +67,9 @@ typedef void meed_op_matmul_fn(const struct meed_backend *be, enum meed_matmul_k
 /* out[m, :] = table[ids[m], :]; ids [M], all in range. */
 typedef void meed_op_embed_fn(const struct meed_backend *be, struct meed_mat table,
                               const int32_t *ids, struct meed_mat out);
+/* out[ids[m], :] = in[m, :]; ids distinct; other rows of out untouched. */
+typedef void meed_op_scatter_fn(const struct meed_backend *be, struct meed_mat in,
+                                const int32_t *ids, struct meed_mat out);
 /* sum = x + residual (residual.data may be NULL: sum = x; sum.data may equal x.data or be NULL when
  * not wanted); y = sum * rstd ⊙ w with rstd = (mean(sum²) + eps)^-1/2; y's first K columns, then
  * the tail T in its next R columns. rstd [M] fp32 may be NULL in inference. w [K] fp32. */
@@ -122,6 +125,11 @@ typedef void meed_op_swiglu_bwd_fn(const struct meed_backend *be, struct meed_ma
 typedef void meed_op_lora_down_fn(const struct meed_backend *be, struct meed_mat xt, int64_t k,
                                   const struct meed_tail *tail);
 
+/* a_rows [r, K] = a (rounded to its dtype); tail [N, r] = scale·b: a view of the module's rows and
+ * tail columns of [W | s∘B]. a and b are the fp32 masters, [r, K] and [N, r]. */
+typedef void meed_op_lora_pack_fn(const struct meed_backend *be, const float *a, const float *b,
+                                  float scale, struct meed_mat a_rows, struct meed_mat tail);
+
 /* One adapted module inside a linear group: its rows of W and its columns of the tail. */
 struct meed_lora_slot {
     int64_t n_begin; /* rows of the group's output */
@@ -175,6 +183,7 @@ struct meed_backend {
                                 size_t bytes);
     enum meed_status (*copy_from)(const struct meed_backend *be, void *host, const void *device,
                                   size_t bytes);
+    void (*zero)(const struct meed_backend *be, void *device, size_t bytes);
     /* Drops anything cached for a weight pointer before its memory changes or dies. */
     void (*forget)(const struct meed_backend *be, const void *weight);
     /* Waits; returns the first failure of any op since the last sync. */
