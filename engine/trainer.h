@@ -1,0 +1,65 @@
+/* LoRA training of one client: AdamW on fp32 masters, exact resume.
+ *
+ * A step takes `accumulation` micro-batches from a fixed order of the data (epoch shuffles by the
+ * counter-based generator), so step t depends only on (seed, t): a resumed run continues with the
+ * bits it would have had. The loss is the mean over scored tokens of the whole step. FedProx (Li et
+ * al. 2020) adds mu·(w − w_start) to the gradient of the factors.
+ */
+#ifndef MEED_ENGINE_TRAINER_H
+#define MEED_ENGINE_TRAINER_H
+
+#include "engine/net.h"
+
+MEED_BEGIN_C
+
+struct meed_train_options {
+    int64_t steps;
+    int32_t batch_tokens;  /* rows of one micro-batch at most */
+    int32_t accumulation;  /* micro-batches a step */
+    float lr;
+    float lr_min_ratio;    /* cosine floor, lr·ratio */
+    int64_t warmup_steps;
+    float beta1, beta2, epsilon, weight_decay;
+    float clip_norm;       /* 0: off */
+    float prox_mu;         /* 0: FedIT */
+    float dropout;
+    uint64_t seed;
+    enum meed_dtype dtype;
+};
+/* 100 steps of 1,024 tokens, lr 2e-4, floor 0.1, warm-up 5, betas 0.9 0.999, eps 1e-8, decay 0,
+ * clip 1, seed 1, bf16. */
+struct meed_train_options meed_train_defaults(void);
+
+struct meed_train_report {
+    int64_t step;
+    double loss;          /* mean over scored tokens */
+    double lr;
+    double gradient_norm; /* before clipping */
+    int64_t tokens;       /* rows fed in this step */
+    double seconds;
+};
+
+struct meed_trainer;
+
+/* Borrows backend, checkpoint, data (sequences valid until destroy); starts from `start`. */
+MEED_MUST_CHECK enum meed_status meed_trainer_create(const struct meed_backend *be,
+                                                     const struct meed_checkpoint *checkpoint,
+                                                     const struct meed_adapter *start,
+                                                     const struct meed_sequence *data,
+                                                     int64_t data_count,
+                                                     const struct meed_train_options *options,
+                                                     struct meed_trainer **trainer);
+void meed_trainer_destroy(struct meed_trainer *trainer); /* accepts NULL */
+/* One optimiser step. STATE after the last. */
+MEED_MUST_CHECK enum meed_status meed_trainer_step(struct meed_trainer *trainer,
+                                                   struct meed_train_report *report);
+/* Copies the masters into an adapter of the start's shape. */
+MEED_MUST_CHECK enum meed_status meed_trainer_export(struct meed_trainer *trainer,
+                                                     struct meed_adapter *adapter);
+/* Everything needed to continue: masters, moments, step, hash of options and data. */
+MEED_MUST_CHECK enum meed_status meed_trainer_save(struct meed_trainer *trainer, const char *path);
+/* VERSION if the file belongs to other options or data. */
+MEED_MUST_CHECK enum meed_status meed_trainer_resume(struct meed_trainer *trainer, const char *path);
+
+MEED_END_C
+#endif
