@@ -1,0 +1,70 @@
+/* One round's valuation: from a cohort's adapters to values, errors, shares and verdicts.
+ *
+ * This is the one call that server/ and `meed value` make. It builds the coalition evaluator,
+ * reads what the utility cache already holds, evaluates the rest, runs the estimator, the bootstrap
+ * and the payment rule. Everything in the result can be recomputed from (model, benchmark, global
+ * adapter, client adapters, weights, seed).
+ */
+#ifndef MEED_EVALUATION_VALUATION_H
+#define MEED_EVALUATION_VALUATION_H
+
+#include "engine/coalition.h"
+#include "evaluation/benchmark.h"
+
+MEED_BEGIN_C
+
+enum meed_value_method { MEED_VALUE_EXACT, MEED_VALUE_LEAVE_ONE_OUT };
+enum meed_pay_rule { MEED_PAY_SHRUNK, MEED_PAY_PROPORTIONAL };
+enum meed_pay_status { MEED_PAY_PAID, MEED_PAY_UNPAID, MEED_PAY_EXCLUDED };
+
+enum { MEED_VALUE_MAX_PLAYERS = 16, MEED_VALUE_REASON_BYTES = 160 };
+
+struct meed_valuation_options {
+    enum meed_value_method method;
+    enum meed_pay_rule rule;
+    enum meed_coalition_path path;
+    int64_t budget;        /* credits of this round, ≥ 0 */
+    int32_t bootstrap;     /* draws, e.g. 1000 */
+    double guard_z;        /* a guard value below −guard_z·se excludes; e.g. 2.576 */
+    uint64_t seed;
+    int32_t batch_tokens;
+    const char *cache_path; /* SQLite utility cache; NULL: none */
+    meed_coalition_progress_fn progress;
+    void *progress_user;
+};
+struct meed_valuation_options meed_valuation_defaults(void);
+
+struct meed_value_client {
+    double phi;  /* paid utility, nats per token */
+    double se;
+    double axis_phi[MEED_BENCHMARK_MAX_AXES];
+    double axis_se[MEED_BENCHMARK_MAX_AXES];
+    int64_t share; /* credits */
+    enum meed_pay_status status;
+    char reason[MEED_VALUE_REASON_BYTES]; /* "" when paid without remark */
+};
+
+struct meed_valuation {
+    int32_t players;
+    int32_t coalition_count;  /* 2^players for exact */
+    double *coalition_values; /* [coalition_count], by member bit mask; paid utility */
+    double residual;          /* Σφ − (v(N) − v(∅)) */
+    double value_empty, value_full;
+    int64_t evaluations;      /* coalitions really scored */
+    double seconds;
+    int64_t tokens;
+    uint8_t utilities_hash[MEED_SHA256_BYTES]; /* of all item utilities, in mask order */
+    struct meed_value_client *clients; /* [players] */
+    struct meed_arena arena;
+};
+
+/* p [players]: fixed weights of the cohort. global may be NULL. */
+MEED_MUST_CHECK enum meed_status meed_valuation_run(
+    const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
+    const struct meed_benchmark *benchmark, const struct meed_adapter *global,
+    const struct meed_adapter *const *clients, int32_t players, const double *p,
+    const struct meed_valuation_options *options, struct meed_valuation **valuation);
+void meed_valuation_destroy(struct meed_valuation *valuation); /* accepts NULL */
+
+MEED_END_C
+#endif
