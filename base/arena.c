@@ -44,8 +44,10 @@ enum meed_status meed_arena_reserve(struct meed_arena *arena)
     if (arena->capacity > 0) {
         arena->base = aligned_alloc(MEED_ARENA_ALIGN, arena->capacity);
         if (!arena->base) {
-            return MEED_FAIL(MEED_NOMEM, "the %s arena needs %zu MiB; free memory or use a smaller "
-                             "batch", arena->name, arena->capacity >> 20);
+            return MEED_FAIL(MEED_NOMEM,
+                             "the %s arena needs %zu MiB; free memory or use a smaller "
+                             "batch",
+                             arena->name, arena->capacity >> 20);
         }
         memset(arena->base, 0, arena->capacity);
         ASAN_POISON_MEMORY_REGION(arena->base, arena->capacity);
@@ -63,7 +65,8 @@ static enum meed_status chunk_add(struct meed_arena *arena, size_t bytes)
     if (!chunk || !memory) {
         free(chunk);
         free(memory);
-        return MEED_FAIL(MEED_NOMEM, "the %s arena cannot grow by %zu bytes", arena->name, capacity);
+        return MEED_FAIL(MEED_NOMEM, "the %s arena cannot grow by %zu bytes", arena->name,
+                         capacity);
     }
     *chunk = (struct meed_arena_chunk){arena->chunks, 0, capacity, memory};
     arena->chunks = chunk;
@@ -83,7 +86,8 @@ enum meed_status meed_arena_alloc(struct meed_arena *arena, size_t bytes, void *
         return MEED_OK;
     }
     if (arena->mode == MEED_ARENA_FIXED) {
-        MEED_ASSERT(needed <= arena->capacity - arena->used); /* the measuring pass was another one */
+        MEED_ASSERT(needed <=
+                    arena->capacity - arena->used); /* the measuring pass was another one */
         *block = arena->base + arena->used;
         ASAN_UNPOISON_MEMORY_REGION(*block, bytes);
         arena->used += needed;

@@ -27,9 +27,9 @@ struct meed_arena {
     const char *name; /* names the lifetime in error messages; static storage */
     enum meed_arena_mode mode;
     bool sealed;
-    size_t used;     /* bytes handed out, alignment included */
-    size_t capacity; /* FIXED: reserved; GROWING: the limit */
-    char *base;      /* FIXED */
+    size_t used;                     /* bytes handed out, alignment included */
+    size_t capacity;                 /* FIXED: reserved; GROWING: the limit */
+    char *base;                      /* FIXED */
     struct meed_arena_chunk *chunks; /* GROWING, newest first */
 };
 

@@ -77,8 +77,8 @@ void *meed_heap_alloc(size_t count, size_t item_bytes)
 {
     void *block = calloc(count ? count : 1, item_bytes ? item_bytes : 1);
     if (!block) {
-        meed_status_discard(MEED_FAIL(MEED_NOMEM, "no memory for %zu items of %zu bytes", count,
-                                      item_bytes));
+        meed_status_discard(
+            MEED_FAIL(MEED_NOMEM, "no memory for %zu items of %zu bytes", count, item_bytes));
     }
     return block;
 }

@@ -45,10 +45,11 @@ enum meed_status meed_log_configure(const char *spec)
         enum meed_log_level level;
         if (!level_parse(value, length - (size_t)(value - part), &level) ||
             name_length >= NAME_BYTES || (equals && config.override_count == MAX_OVERRIDES)) {
-            return MEED_FAIL(MEED_ARG,
-                             "--log: cannot read \"%.*s\"; write a level (error, warn, info, debug) "
-                             "or subsystem=level",
-                             (int)length, part);
+            return MEED_FAIL(
+                MEED_ARG,
+                "--log: cannot read \"%.*s\"; write a level (error, warn, info, debug) "
+                "or subsystem=level",
+                (int)length, part);
         }
         if (equals) {
             memcpy(config.overrides[config.override_count].subsystem, part, name_length);

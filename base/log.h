@@ -15,7 +15,12 @@
 
 MEED_BEGIN_C
 
-enum meed_log_level { MEED_LOG_LEVEL_ERROR, MEED_LOG_LEVEL_WARN, MEED_LOG_LEVEL_INFO, MEED_LOG_LEVEL_DEBUG };
+enum meed_log_level {
+    MEED_LOG_LEVEL_ERROR,
+    MEED_LOG_LEVEL_WARN,
+    MEED_LOG_LEVEL_INFO,
+    MEED_LOG_LEVEL_DEBUG
+};
 
 /* Parses "info", "warn,proto=debug" … ; fails with MEED_ARG naming the part it cannot read.
  * Call before threads start. The default is warn everywhere. */

@@ -14,11 +14,12 @@ enum meed_status meed_parse_i64(const char *what, const char *text, int64_t min,
     char *end = NULL;
     errno = 0;
     long long parsed = strtoll(text, &end, 10);
-    bool starts_well = isdigit((unsigned char)text[0]) ||
-                       (text[0] == '-' && isdigit((unsigned char)text[1]));
+    bool starts_well =
+        isdigit((unsigned char)text[0]) || (text[0] == '-' && isdigit((unsigned char)text[1]));
     if (!starts_well || *end || errno || parsed < min || parsed > max) {
-        return MEED_FAIL(MEED_ARG, "%s: \"%.64s\" is not a whole number from %" PRId64 " to %" PRId64,
-                         what, text, min, max);
+        return MEED_FAIL(MEED_ARG,
+                         "%s: \"%.64s\" is not a whole number from %" PRId64 " to %" PRId64, what,
+                         text, min, max);
     }
     *value = parsed;
     return MEED_OK;
@@ -49,7 +50,8 @@ static enum meed_status scaled(const char *what, const char *text, const char *k
     long long count = isdigit((unsigned char)text[0]) ? strtoll(text, &end, 10) : -1;
     for (size_t i = 0; count >= 0 && !errno && i < unit_count; i++) {
         int64_t product;
-        if (strcmp(end, units[i]) == 0 && !__builtin_mul_overflow((int64_t)count, factors[i], &product)) {
+        if (strcmp(end, units[i]) == 0 &&
+            !__builtin_mul_overflow((int64_t)count, factors[i], &product)) {
             *value = product;
             return MEED_OK;
         }

@@ -1,8 +1,8 @@
 /* Strict text to numbers: the only strto* calls of the tree.
  *
- * The whole text must be the number: no leading or trailing blanks, no silent saturation, no locale.
- * `what` names the thing in the error ("--steps", "federation.yaml: rounds"), so the sentence a
- * person sees says what was wrong, where, and what is allowed.
+ * The whole text must be the number: no leading or trailing blanks, no silent saturation, no
+ * locale. `what` names the thing in the error ("--steps", "federation.yaml: rounds"), so the
+ * sentence a person sees says what was wrong, where, and what is allowed.
  */
 #ifndef MEED_BASE_PARSE_H
 #define MEED_BASE_PARSE_H

@@ -1,5 +1,5 @@
-/* See threads.h. Generation counter plus an atomic next-chunk index; the mutex orders publication of
- * a loop and its completion, so ThreadSanitizer sees every hand-over. */
+/* See threads.h. Generation counter plus an atomic next-chunk index; the mutex orders publication
+ * of a loop and its completion, so ThreadSanitizer sees every hand-over. */
 #include "base/threads.h"
 
 #include <pthread.h>

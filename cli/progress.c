@@ -16,7 +16,11 @@ void meed_progress_quantity(double value, char text[16])
         value /= 1000.0;
         idx++;
     }
-    snprintf(text, 16, idx == 0 ? "%.0f%s" : value < 10 ? "%.2f%s" : value < 100 ? "%.1f%s" : "%.0f%s",
+    snprintf(text, 16,
+             idx == 0      ? "%.0f%s"
+             : value < 10  ? "%.2f%s"
+             : value < 100 ? "%.1f%s"
+                           : "%.0f%s",
              value, suffixes[idx]);
 }
 

@@ -57,7 +57,8 @@ static bool path_matches(const char *path, const char *pattern)
 typedef void (*include_fn)(const struct tidy_file *file, const struct tidy_sink *sink, int line,
                            const char *name, bool angled);
 
-static void each_include(const struct tidy_file *file, const struct tidy_sink *sink, include_fn body)
+static void each_include(const struct tidy_file *file, const struct tidy_sink *sink,
+                         include_fn body)
 {
     int line = 1;
     for (const char *at = file->text; at && *at; line++) {
@@ -83,12 +84,12 @@ static const struct {
     {"engine", {"engine", "kernels", "base"}},
     {"evaluation", {"evaluation", "engine", "kernels/types.h", "kernels/backend.h", "base"}},
     {"client", {"client", "engine", "proto", "kernels/types.h", "kernels/backend.h", "base"}},
-    {"server", {"server", "evaluation", "engine", "proto", "kernels/types.h", "kernels/backend.h",
-                "base"}},
+    {"server",
+     {"server", "evaluation", "engine", "proto", "kernels/types.h", "kernels/backend.h", "base"}},
 };
 
-static void include_points_down(const struct tidy_file *file, const struct tidy_sink *sink, int line,
-                                const char *name, bool angled)
+static void include_points_down(const struct tidy_file *file, const struct tidy_sink *sink,
+                                int line, const char *name, bool angled)
 {
     size_t folder_length = strcspn(file->path, "/");
     if (angled || !strchr(name, '/')) {
@@ -108,9 +109,10 @@ static void include_points_down(const struct tidy_file *file, const struct tidy_
             }
         }
         char message[400];
-        snprintf(message, sizeof message,
-                 "includes %s, which does not stand below %s/; move the code or turn the dependency",
-                 name, house[i].folder);
+        snprintf(
+            message, sizeof message,
+            "includes %s, which does not stand below %s/; move the code or turn the dependency",
+            name, house[i].folder);
         report(sink, file, line, message);
     }
 }
@@ -126,9 +128,10 @@ static const struct {
 } confined[] = {
     {"oneapi/", {"kernels/cpu/matmul_onednn.c"}},
     {"dnnl", {"kernels/cpu/matmul_onednn.c"}},
-    {"jansson", {"engine/model_config.c", "engine/safetensors*.c", "engine/adapter_peft.c",
-                 "engine/tokenizer*.c", "engine/chat*.c", "evaluation/benchmark*.c",
-                 "server/*.c", "client/dataset*.c"}},
+    {"jansson",
+     {"engine/model_config.c", "engine/safetensors*.c", "engine/adapter_peft.c",
+      "engine/tokenizer*.c", "engine/chat*.c", "evaluation/benchmark*.c", "server/*.c",
+      "client/dataset*.c"}},
     {"pcre2", {"engine/tokenizer*.c"}},
     {"utf8proc", {"engine/tokenizer*.c"}},
     {"protobuf-c", {"proto/codec*.c"}},
@@ -142,8 +145,8 @@ static const struct {
     {"curl/", {"evaluation/judge*.c"}},
 };
 
-static void include_is_confined(const struct tidy_file *file, const struct tidy_sink *sink, int line,
-                                const char *name, bool angled)
+static void include_is_confined(const struct tidy_file *file, const struct tidy_sink *sink,
+                                int line, const char *name, bool angled)
 {
     (void)angled;
     bool exempt = starts_with(file->path, "tests/") || starts_with(file->path, "bench/") ||
@@ -187,7 +190,8 @@ void tidy_check_length(const struct tidy_file *file, const struct tidy_sink *sin
         }
     }
     if (line - 1 > MAX_FILE_LINES) {
-        report(sink, file, line - 1, "file over 800 lines; it holds two concepts, give each a file");
+        report(sink, file, line - 1,
+               "file over 800 lines; it holds two concepts, give each a file");
     }
 }
 
@@ -204,7 +208,7 @@ char *tidy_blank_literals(const char *text)
         char c = text[i];
         char next = text[i + 1];
         if (state == CODE) {
-            state = c == '/' && next == '*'  ? BLOCK
+            state = c == '/' && next == '*'   ? BLOCK
                     : c == '/' && next == '/' ? LINE
                     : c == '"'                ? STRING
                     : c == '\''               ? CHARACTER
@@ -238,8 +242,9 @@ char *tidy_blank_literals(const char *text)
 /* A function body opens with a brace in column 0 (the tree's format) after a line ending in ')'. */
 void tidy_check_functions(const struct tidy_file *file, const struct tidy_sink *sink)
 {
-    int cap = starts_with(file->path, "kernels/") || ends_with(file->path, ".cu") ? MAX_KERNEL_FUNCTION
-                                                                                 : MAX_FUNCTION;
+    int cap = starts_with(file->path, "kernels/") || ends_with(file->path, ".cu")
+                  ? MAX_KERNEL_FUNCTION
+                  : MAX_FUNCTION;
     char *code = tidy_blank_literals(file->text);
     int line = 1;
     int opened = 0;
@@ -320,9 +325,11 @@ static const struct ban banned[] = {
     {"strtoll", "meed_parse_i64", {"base/parse.c"}},
     {"strtoul", "meed_parse_i64", {"base/parse.c"}},
     {"strtod", "meed_parse_f64", {"base/parse.c"}},
-    {"malloc", "an arena, meed_buf or meed_heap_alloc",
+    {"malloc",
+     "an arena, meed_buf or meed_heap_alloc",
      {"base/arena.c", "base/buf.c", "kernels/cpu/*backend*.c", "tests/", "bench/"}},
-    {"calloc", "an arena, meed_buf or meed_heap_alloc",
+    {"calloc",
+     "an arena, meed_buf or meed_heap_alloc",
      {"base/arena.c", "base/buf.c", "kernels/cpu/*backend*.c", "tests/", "bench/"}},
     {"realloc", "meed_buf", {"base/arena.c", "base/buf.c", "tests/", "bench/"}},
 };
@@ -346,7 +353,16 @@ static int line_of(const char *text, const char *at)
 
 static void check_marks(const struct tidy_file *file, const struct tidy_sink *sink)
 {
-    static const char *const marks[] = {"TO" "DO", "FIX" "ME", "XX" "X", "/wo" "rk/", "/ro" "ot/"};
+    static const char *const marks[] = {"TO"
+                                        "DO",
+                                        "FIX"
+                                        "ME",
+                                        "XX"
+                                        "X",
+                                        "/wo"
+                                        "rk/",
+                                        "/ro"
+                                        "ot/"};
     for (size_t i = 0; i < MEED_COUNT(marks); i++) {
         const char *at = strstr(file->text, marks[i]);
         if (at) {

@@ -1,8 +1,9 @@
 /* The house rules over the whole tree, and over planted faults that each rule must see.
  *
  * Goal: a file that breaks the architecture or a cap fails the build's tests with its place and the
- * mend. Method: walk the source folders, run every rule of tests/support/tidy_rules.h; then run each
- * rule on a small text with one fault and demand exactly one report. The exception list is empty.
+ * mend. Method: walk the source folders, run every rule of tests/support/tidy_rules.h; then run
+ * each rule on a small text with one fault and demand exactly one report. The exception list is
+ * empty.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -75,8 +76,8 @@ static int visit(const char *full_path, const struct stat *info, int kind, struc
     (void)info;
     (void)place;
     const char *dot = strrchr(full_path, '.');
-    if (kind != FTW_F || !dot || (strcmp(dot, ".c") && strcmp(dot, ".h") && strcmp(dot, ".cu") &&
-                                  strcmp(dot, ".cuh"))) {
+    if (kind != FTW_F || !dot ||
+        (strcmp(dot, ".c") && strcmp(dot, ".h") && strcmp(dot, ".cu") && strcmp(dot, ".cuh"))) {
         return 0;
     }
     const char *path = full_path + strlen(MEED_SOURCE_DIR) + 1;
@@ -133,10 +134,12 @@ static void tidy_rules_see_planted_faults(void **state)
     assert_int_equal(reports_on("server/a.c", "int no_comment;\n"), 1);
     assert_int_equal(reports_on("base/a.h", "/* No guard. */\n"), 1);
     assert_int_equal(reports_on("base/a.h", "/* Guard. */\n#ifndef MEED_BASE_A_H\n#endif\n"), 0);
-    assert_int_equal(reports_on("cli/a.c", "/* Ban. */\nint f(void)\n{\n    return atoi(\"1\");\n}\n"),
-                     1);
+    assert_int_equal(
+        reports_on("cli/a.c", "/* Ban. */\nint f(void)\n{\n    return atoi(\"1\");\n}\n"), 1);
     assert_int_equal(reports_on("cli/a.c", "/* atoi( in a comment. */\nchar *s = \"atoi(\";\n"), 0);
-    assert_int_equal(reports_on("cli/a.c", "/* Mark TO" "DO here. */\n"), 1);
+    assert_int_equal(reports_on("cli/a.c", "/* Mark TO"
+                                           "DO here. */\n"),
+                     1);
 }
 
 static void tidy_caps_see_planted_faults(void **state)
