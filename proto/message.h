@@ -220,12 +220,13 @@ struct meed_msg_receipt_request {
     int32_t round;
 };
 
-enum meed_pay_state {
-    MEED_PAY_PAID = 1,
-    MEED_PAY_UNPAID,   /* in the aggregate, share 0 */
-    MEED_PAY_EXCLUDED, /* left out of the aggregate; reason says why */
-    MEED_PAY_ABSENT,   /* sent nothing in this round */
-    MEED_PAY_STATE_COUNT
+/* Named apart from evaluation's enum meed_pay_status: server/ sees both and maps one to the other. */
+enum meed_receipt_state {
+    MEED_RECEIPT_PAID = 1,
+    MEED_RECEIPT_UNPAID,   /* in the aggregate, share 0 */
+    MEED_RECEIPT_EXCLUDED, /* left out of the aggregate; reason says why */
+    MEED_RECEIPT_ABSENT,   /* sent nothing in this round */
+    MEED_RECEIPT_STATE_COUNT
 };
 
 struct meed_msg_axis_value {
@@ -240,7 +241,7 @@ struct meed_msg_receipt {
     char run_id[MEED_LIMIT_ID_BYTES];
     int32_t round;
     char client_id[MEED_LIMIT_ID_BYTES];
-    enum meed_pay_state state;
+    enum meed_receipt_state state;
     char reason[MEED_LIMIT_REASON_BYTES];
     double phi;
     double standard_error;
