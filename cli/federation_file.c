@@ -1,0 +1,325 @@
+/* See federation_file.h. libcyaml loads into a struct of pointers (NULL = left out), which is then
+ * resolved against defaults and ranges; its log callback is kept, because the place of an error is
+ * only there. */
+#include "cli/federation_file.h"
+
+#include <cyaml/cyaml.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/file.h"
+#include "base/parse.h"
+
+struct raw_training {
+    int *method; /* enum meed_method */
+    int64_t *steps, *batch_tokens, *accumulation, *warmup, *rank, *sequence_tokens;
+    double *lr, *lr_min, *alpha, *dropout, *weight_decay, *clip, *prox_mu;
+    bool *rslora;
+    char *targets;
+};
+struct raw_codec {
+    int *values; /* enum meed_value_codec */
+    double *density, *density_a, *density_b;
+    int64_t *group, *zstd;
+};
+struct raw_pay {
+    int *rule;
+    int *method;
+    int64_t *bootstrap;
+    double *guard_z;
+};
+struct raw_client {
+    char *id, *data;
+    int *behaviour;
+};
+struct raw_file {
+    char *name, *model, *benchmark, *listen, *deadline;
+    int64_t *rounds, *quorum, *budget, *seed, *server_threads, *client_threads;
+    int *aggregation;
+    struct raw_training *training;
+    struct raw_codec *codec;
+    struct raw_pay *pay;
+    struct raw_client *clients;
+    unsigned clients_count;
+};
+
+static const cyaml_strval_t methods[] = {{"fedit", MEED_METHOD_FEDIT},
+                                         {"fedprox", MEED_METHOD_FEDPROX}};
+static const cyaml_strval_t value_codecs[] = {{"f32", MEED_VALUE_F32},
+                                              {"bf16", MEED_VALUE_BF16},
+                                              {"int8", MEED_VALUE_INT8},
+                                              {"int4", MEED_VALUE_INT4}};
+static const cyaml_strval_t rules[] = {{"shrunk", MEED_PAY_SHRUNK},
+                                       {"proportional", MEED_PAY_PROPORTIONAL}};
+static const cyaml_strval_t estimators[] = {{"exact", MEED_VALUE_EXACT},
+                                            {"loo", MEED_VALUE_LEAVE_ONE_OUT}};
+static const cyaml_strval_t aggregations[] = {{"svd", MEED_FEDERATION_SVD},
+                                              {"fedavg", MEED_FEDERATION_FEDAVG}};
+static const cyaml_strval_t behaviours[] = {{"honest", 0}, {"idle", 1}};
+
+#define OPTIONAL_INT(key, type, member)                                                            \
+    CYAML_FIELD_INT_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, type, member)
+#define OPTIONAL_FLOAT(key, type, member)                                                          \
+    CYAML_FIELD_FLOAT_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, type, member)
+#define OPTIONAL_ENUM(key, type, member, names)                                                    \
+    CYAML_FIELD_ENUM_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL | CYAML_FLAG_STRICT, type,  \
+                         member, names, CYAML_ARRAY_LEN(names))
+#define OPTIONAL_TEXT(key, type, member)                                                           \
+    CYAML_FIELD_STRING_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, type, member, 1,         \
+                           CYAML_UNLIMITED)
+#define TEXT(key, type, member)                                                                    \
+    CYAML_FIELD_STRING_PTR(key, CYAML_FLAG_POINTER, type, member, 1, CYAML_UNLIMITED)
+
+static const cyaml_schema_field_t training_fields[] = {
+    OPTIONAL_ENUM("method", struct raw_training, method, methods),
+    OPTIONAL_INT("steps", struct raw_training, steps),
+    OPTIONAL_INT("batch_tokens", struct raw_training, batch_tokens),
+    OPTIONAL_INT("accumulation", struct raw_training, accumulation),
+    OPTIONAL_INT("sequence_tokens", struct raw_training, sequence_tokens),
+    OPTIONAL_INT("warmup", struct raw_training, warmup),
+    OPTIONAL_INT("rank", struct raw_training, rank),
+    OPTIONAL_FLOAT("lr", struct raw_training, lr),
+    OPTIONAL_FLOAT("lr_min", struct raw_training, lr_min),
+    OPTIONAL_FLOAT("alpha", struct raw_training, alpha),
+    OPTIONAL_FLOAT("dropout", struct raw_training, dropout),
+    OPTIONAL_FLOAT("weight_decay", struct raw_training, weight_decay),
+    OPTIONAL_FLOAT("clip", struct raw_training, clip),
+    OPTIONAL_FLOAT("prox_mu", struct raw_training, prox_mu),
+    CYAML_FIELD_BOOL_PTR("rslora", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_training,
+                         rslora),
+    OPTIONAL_TEXT("targets", struct raw_training, targets),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t codec_fields[] = {
+    OPTIONAL_ENUM("values", struct raw_codec, values, value_codecs),
+    OPTIONAL_FLOAT("density", struct raw_codec, density),
+    OPTIONAL_FLOAT("density_a", struct raw_codec, density_a),
+    OPTIONAL_FLOAT("density_b", struct raw_codec, density_b),
+    OPTIONAL_INT("group", struct raw_codec, group),
+    OPTIONAL_INT("zstd", struct raw_codec, zstd),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t pay_fields[] = {
+    OPTIONAL_ENUM("rule", struct raw_pay, rule, rules),
+    OPTIONAL_ENUM("method", struct raw_pay, method, estimators),
+    OPTIONAL_INT("bootstrap", struct raw_pay, bootstrap),
+    OPTIONAL_FLOAT("guard_z", struct raw_pay, guard_z),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t client_fields[] = {
+    TEXT("id", struct raw_client, id),
+    TEXT("data", struct raw_client, data),
+    OPTIONAL_ENUM("behaviour", struct raw_client, behaviour, behaviours),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t client_value = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_client, client_fields),
+};
+static const cyaml_schema_field_t file_fields[] = {
+    OPTIONAL_TEXT("name", struct raw_file, name),
+    TEXT("model", struct raw_file, model),
+    TEXT("benchmark", struct raw_file, benchmark),
+    OPTIONAL_TEXT("listen", struct raw_file, listen),
+    OPTIONAL_TEXT("deadline", struct raw_file, deadline),
+    OPTIONAL_INT("rounds", struct raw_file, rounds),
+    OPTIONAL_INT("quorum", struct raw_file, quorum),
+    OPTIONAL_INT("budget", struct raw_file, budget),
+    OPTIONAL_INT("seed", struct raw_file, seed),
+    OPTIONAL_INT("server_threads", struct raw_file, server_threads),
+    OPTIONAL_INT("client_threads", struct raw_file, client_threads),
+    OPTIONAL_ENUM("aggregation", struct raw_file, aggregation, aggregations),
+    CYAML_FIELD_MAPPING_PTR("training", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
+                            training, training_fields),
+    CYAML_FIELD_MAPPING_PTR("codec", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
+                            codec, codec_fields),
+    CYAML_FIELD_MAPPING_PTR("pay", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file, pay,
+                            pay_fields),
+    CYAML_FIELD_SEQUENCE("clients", CYAML_FLAG_POINTER, struct raw_file, clients, &client_value, 1,
+                         MEED_FEDERATION_MAX_CLIENTS),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t file_value = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct raw_file, file_fields),
+};
+
+/* Keeps the first error sentence and the innermost line number of libcyaml's report. */
+struct report {
+    char sentence[256];
+    char place[128];
+};
+
+static void keep_report(cyaml_log_t level, void *context, const char *format, va_list args)
+{
+    struct report *report = context;
+    char text[256];
+    (void)level;
+    vsnprintf(text, sizeof text, format, args);
+    text[strcspn(text, "\n")] = '\0';
+    const char *line = strstr(text, "(line: ");
+    if (line && !report->place[0]) {
+        snprintf(report->place, sizeof report->place, "%.*s", (int)strcspn(line + 7, ","), line + 7);
+    } else if (!line && !report->sentence[0]) {
+        const char *body = strncmp(text, "Load: ", 6) == 0 ? text + 6 : text;
+        snprintf(report->sentence, sizeof report->sentence, "%s", body);
+    }
+}
+
+#define GIVEN(field, fallback) ((field) ? *(field) : (fallback))
+
+static enum meed_status range_check(const char *path, const char *key, double value, double min,
+                                    double max)
+{
+    if (!(value >= min && value <= max)) {
+        return MEED_FAIL(MEED_CONFIG, "%s: %s is %g; write a value from %g to %g", path, key, value,
+                         min, max);
+    }
+    return MEED_OK;
+}
+
+/* Whole numbers: key, raw pointer, default, bounds, target. */
+#define WHOLE(key, raw, fallback, min, max, target)                                                \
+    do {                                                                                           \
+        int64_t whole_ = GIVEN(raw, (int64_t)(fallback));                                          \
+        MEED_TRY(range_check(path, key, (double)whole_, (double)(min), (double)(max)));            \
+        (target) = (__typeof__(target))whole_;                                                     \
+    } while (0)
+#define NUMBER(key, raw, fallback, min, max, target)                                               \
+    do {                                                                                           \
+        (target) = GIVEN(raw, (double)(fallback));                                                 \
+        MEED_TRY(range_check(path, key, (target), (min), (max)));                                  \
+    } while (0)
+
+static enum meed_status resolve_training(const char *path, const struct raw_training *raw,
+                                         struct meed_msg_plan *plan)
+{
+    WHOLE("training.steps", raw->steps, 50, 1, 1000000, plan->steps);
+    WHOLE("training.batch_tokens", raw->batch_tokens, 1024, 16, 1 << 20, plan->batch_tokens);
+    WHOLE("training.accumulation", raw->accumulation, 1, 1, 4096, plan->accumulation);
+    WHOLE("training.sequence_tokens", raw->sequence_tokens, 512, 8, 1 << 17, plan->sequence_tokens);
+    WHOLE("training.warmup", raw->warmup, 2, 0, 1000000, plan->warmup_steps);
+    WHOLE("training.rank", raw->rank, 8, 1, MEED_ADAPTER_MAX_RANK, plan->rank);
+    NUMBER("training.lr", raw->lr, 2e-4, 0, 1, plan->lr);
+    NUMBER("training.lr_min", raw->lr_min, plan->lr * 0.1, 0, 1, plan->lr_min);
+    NUMBER("training.alpha", raw->alpha, 2.0 * plan->rank, 1e-6, 1e6, plan->alpha);
+    NUMBER("training.dropout", raw->dropout, 0, 0, 0.9, plan->dropout);
+    NUMBER("training.weight_decay", raw->weight_decay, 0, 0, 1, plan->weight_decay);
+    NUMBER("training.clip", raw->clip, 1, 0, 1e6, plan->clip_norm);
+    NUMBER("training.prox_mu", raw->prox_mu, 0.01, 0, 1e6, plan->prox_mu);
+    plan->method = (enum meed_method)GIVEN(raw->method, (int)MEED_METHOD_FEDIT);
+    plan->rslora = GIVEN(raw->rslora, false);
+    plan->beta1 = 0.9;
+    plan->beta2 = 0.999;
+    plan->epsilon = 1e-8;
+    plan->trained_factors = MEED_FACTOR_A | MEED_FACTOR_B;
+    meed_proj_set targets = 0;
+    MEED_TRY(meed_proj_set_parse(raw->targets ? raw->targets : "all", &targets));
+    plan->target_modules = targets;
+    return MEED_OK;
+}
+
+static enum meed_status resolve_codec(const char *path, const struct raw_codec *raw,
+                                      struct meed_msg_codec *codec)
+{
+    codec->values = (enum meed_value_codec)GIVEN(raw->values, (int)MEED_VALUE_INT8);
+    double density = 1;
+    NUMBER("codec.density", raw->density, 1, 1e-4, 1, density);
+    NUMBER("codec.density_a", raw->density_a, density, 1e-4, 1, codec->density_a);
+    NUMBER("codec.density_b", raw->density_b, density, 1e-4, 1, codec->density_b);
+    WHOLE("codec.group", raw->group, 64, 8, 4096, codec->group_size);
+    WHOLE("codec.zstd", raw->zstd, 3, 0, 19, codec->zstd_level);
+    if (codec->group_size & (codec->group_size - 1)) {
+        return MEED_FAIL(MEED_CONFIG, "%s: codec.group is %d; write a power of two", path,
+                         codec->group_size);
+    }
+    return MEED_OK;
+}
+
+static enum meed_status resolve_path(const char *folder, const char *name, char path[1024])
+{
+    return name[0] == '/' ? meed_file_join("", name, path, 1024)
+                          : meed_file_join(folder, name, path, 1024);
+}
+
+static enum meed_status resolve_clients(const char *path, const char *folder,
+                                        const struct raw_file *raw,
+                                        struct meed_federation_file *file)
+{
+    file->client_count = (int32_t)raw->clients_count;
+    for (int32_t i = 0; i < file->client_count; i++) {
+        struct meed_federation_client *client = &file->clients[i];
+        size_t length = strlen(raw->clients[i].id);
+        if (length == 0 || length >= sizeof client->id ||
+            strspn(raw->clients[i].id, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != length) {
+            return MEED_FAIL(MEED_CONFIG,
+                             "%s: client id \"%.64s\": use up to %zu of a-z 0-9 - _ .", path,
+                             raw->clients[i].id, sizeof client->id - 1);
+        }
+        memcpy(client->id, raw->clients[i].id, length + 1);
+        for (int32_t j = 0; j < i; j++) {
+            if (strcmp(client->id, file->clients[j].id) == 0) {
+                return MEED_FAIL(MEED_CONFIG, "%s: two clients are called %s; rename one", path,
+                                 client->id);
+            }
+        }
+        client->idle = GIVEN(raw->clients[i].behaviour, 0) == 1;
+        MEED_TRY(resolve_path(folder, raw->clients[i].data, client->data));
+    }
+    return MEED_OK;
+}
+
+static enum meed_status resolve(const char *path, const struct raw_file *raw,
+                                struct meed_federation_file *file)
+{
+    char folder[1024];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    snprintf(file->name, sizeof file->name, "%s", raw->name ? raw->name : "federation");
+    snprintf(file->listen, sizeof file->listen, "%s", raw->listen ? raw->listen : "127.0.0.1:0");
+    MEED_TRY(resolve_path(folder, raw->model, file->model));
+    MEED_TRY(resolve_path(folder, raw->benchmark, file->benchmark));
+    MEED_TRY(resolve_clients(path, folder, raw, file));
+    WHOLE("rounds", raw->rounds, 3, 1, MEED_LIMIT_ROUNDS, file->rounds);
+    WHOLE("quorum", raw->quorum, file->client_count, 1, file->client_count, file->quorum);
+    WHOLE("budget", raw->budget, 1000 * file->rounds, 0, INT64_C(1000000000000), file->budget);
+    WHOLE("seed", raw->seed, 1, 0, INT64_MAX, file->seed);
+    WHOLE("server_threads", raw->server_threads, 0, 0, 256, file->server_threads);
+    WHOLE("client_threads", raw->client_threads, 1, 0, 256, file->client_threads);
+    file->deadline_ms = 600000;
+    if (raw->deadline) {
+        MEED_TRY(meed_parse_duration_ms("deadline", raw->deadline, &file->deadline_ms));
+    }
+    static const struct raw_training no_training;
+    static const struct raw_codec no_codec;
+    static const struct raw_pay no_pay;
+    MEED_TRY(resolve_training(path, raw->training ? raw->training : &no_training, &file->plan));
+    MEED_TRY(resolve_codec(path, raw->codec ? raw->codec : &no_codec, &file->plan.codec));
+    const struct raw_pay *pay = raw->pay ? raw->pay : &no_pay;
+    file->rule = (enum meed_pay_rule)GIVEN(pay->rule, (int)MEED_PAY_SHRUNK);
+    file->method = (enum meed_value_method)GIVEN(pay->method, (int)MEED_VALUE_EXACT);
+    WHOLE("pay.bootstrap", pay->bootstrap, 1000, 10, 1000000, file->bootstrap);
+    NUMBER("pay.guard_z", pay->guard_z, 2.576, 0, 100, file->guard_z);
+    file->aggregation =
+        (enum meed_federation_aggregation)GIVEN(raw->aggregation, (int)MEED_FEDERATION_SVD);
+    return MEED_OK;
+}
+
+enum meed_status meed_federation_file_load(const char *path, struct meed_federation_file *file)
+{
+    if (!meed_file_exists(path)) {
+        return MEED_FAIL(MEED_NOT_FOUND, "no file %s", path);
+    }
+    struct report report = {{0}, {0}};
+    cyaml_config_t config = {.log_fn = keep_report,
+                             .log_ctx = &report,
+                             .mem_fn = cyaml_mem,
+                             .log_level = CYAML_LOG_ERROR};
+    struct raw_file *raw = NULL;
+    cyaml_err_t error = cyaml_load_file(path, &config, &file_value, (cyaml_data_t **)&raw, NULL);
+    if (error != CYAML_OK) {
+        return MEED_FAIL(MEED_CONFIG, "%s:%s: %s", path, report.place[0] ? report.place : "?",
+                         report.sentence[0] ? report.sentence : cyaml_strerror(error));
+    }
+    *file = (struct meed_federation_file){.client_count = 0};
+    enum meed_status st = resolve(path, raw, file);
+    cyaml_free(&config, &file_value, raw, 0);
+    return st;
+}

@@ -1,0 +1,63 @@
+/* federation.yaml: everything `meed up` and `meed serve` need to know, in one file.
+ *
+ *   name: tiny
+ *   model: model                 # paths are relative to the file
+ *   benchmark: benchmark.jsonl
+ *   rounds: 3
+ *   budget: 3000                 # credits of the whole run, shared out evenly over the rounds
+ *   deadline: 10m
+ *   training: {steps: 24, batch_tokens: 1024, lr: 0.003, rank: 8, alpha: 16}
+ *   codec: {values: int8, density: 1.0, zstd: 3}
+ *   pay: {rule: shrunk, guard_z: 2.6}
+ *   clients:
+ *     - {id: clinic, data: clients/clinic.jsonl}
+ *     - {id: idle, data: clients/idle.jsonl, behaviour: idle}
+ *
+ * The schema is libcyaml's: an unknown key is an error with its line, and so is a value of the wrong
+ * kind. Numbers left out take the defaults that --help and the folder's README print; there is no
+ * other source of options, no environment variable. Ranges are checked here, so that nothing below
+ * ever sees an impossible plan.
+ */
+#ifndef MEED_CLI_FEDERATION_FILE_H
+#define MEED_CLI_FEDERATION_FILE_H
+
+#include "evaluation/valuation.h"
+#include "proto/message.h"
+
+enum { MEED_FEDERATION_MAX_CLIENTS = 16 };
+
+enum meed_federation_aggregation { MEED_FEDERATION_SVD, MEED_FEDERATION_FEDAVG };
+
+struct meed_federation_client {
+    char id[MEED_LIMIT_ID_BYTES];
+    char data[1024]; /* path, resolved */
+    bool idle;       /* returns its start unchanged */
+};
+
+struct meed_federation_file {
+    char name[64];
+    char model[1024];     /* resolved */
+    char benchmark[1024]; /* resolved */
+    char listen[128];     /* host:port; port 0 picks one */
+    int32_t rounds;
+    int32_t quorum; /* updates that close a round at the deadline */
+    int64_t deadline_ms;
+    int64_t budget; /* credits of the whole run */
+    uint64_t seed;
+    int32_t server_threads;
+    int32_t client_threads;
+    struct meed_msg_plan plan; /* hyper-parameters and codec; round, hashes and times left zero */
+    enum meed_federation_aggregation aggregation;
+    enum meed_value_method method;
+    enum meed_pay_rule rule;
+    int32_t bootstrap;
+    double guard_z;
+    int32_t client_count;
+    struct meed_federation_client clients[MEED_FEDERATION_MAX_CLIENTS];
+};
+
+/* CONFIG with file, line and what to write instead. */
+MEED_MUST_CHECK enum meed_status meed_federation_file_load(const char *path,
+                                                           struct meed_federation_file *file);
+
+#endif
