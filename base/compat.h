@@ -12,6 +12,13 @@
 #define MEED_COLD __attribute__((cold, noinline))
 #define MEED_THREAD_LOCAL __thread
 
+/* Tells the core that this is a spin loop. */
+#if defined(__x86_64__)
+#define MEED_SPIN_HINT() __builtin_ia32_pause()
+#else
+#define MEED_SPIN_HINT() __asm__ volatile("" ::: "memory")
+#endif
+
 #ifdef __cplusplus
 #define MEED_BEGIN_C extern "C" {
 #define MEED_END_C }

@@ -61,7 +61,7 @@ static void *worker_main(void *argument)
     uint64_t seen = 0;
     for (;;) {
         for (int spin = 0; spin < SPIN_ROUNDS && atomic_load(&pool->generation) == seen; spin++) {
-            __builtin_ia32_pause();
+            MEED_SPIN_HINT();
         }
         pthread_mutex_lock(&pool->mutex);
         while (atomic_load(&pool->generation) == seen && !pool->stopping) {
