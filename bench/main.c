@@ -1,0 +1,53 @@
+/* meed_bench: which suites to run, how many threads, where the JSON goes. `bench/run` calls it and
+ * then, where Python has PyTorch, the peers on the same shapes. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/parse.h"
+#include "bench/harness.h"
+
+static const struct {
+    const char *name;
+    enum meed_status (*run)(int threads);
+} suites[] = {
+    {"kernels", meed_suite_kernels}, {"train", meed_suite_train},
+    {"coalitions", meed_suite_coalitions}, {"codec", meed_suite_codec},
+    {"rpc", meed_suite_rpc},
+};
+
+static enum meed_status run(int argc, char **argv)
+{
+    int64_t threads = 2;
+    const char *json = NULL;
+    const char *wanted = "all";
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
+            MEED_TRY(meed_parse_i64("--threads", argv[++i], 1, 256, &threads));
+        } else if (strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
+            json = argv[++i];
+        } else {
+            wanted = argv[i];
+        }
+    }
+    bool found = false;
+    for (size_t i = 0; i < MEED_COUNT(suites); i++) {
+        if (strcmp(wanted, "all") == 0 || strcmp(wanted, suites[i].name) == 0) {
+            found = true;
+            MEED_TRY(suites[i].run((int)threads));
+        }
+    }
+    if (!found) {
+        return MEED_FAIL(MEED_ARG, "no suite \"%.32s\": kernels, train, coalitions, codec, rpc, all",
+                         wanted);
+    }
+    return json ? meed_bench_write_json(json) : MEED_OK;
+}
+
+int main(int argc, char **argv)
+{
+    enum meed_status status = run(argc, argv);
+    if (status != MEED_OK) {
+        fprintf(stderr, "meed_bench: %s: %s\n", meed_status_sentence(status), meed_last_error());
+    }
+    exit(meed_status_exit_code(status));
+}
