@@ -1,0 +1,142 @@
+"""PyTorch and PEFT on the shapes of bench/suite_train.c and bench/suite_coalitions.c.
+
+Development only; bench/run calls it after Meed's own suites, with the same thread count, and it
+prints Meed's rate over the peer's. The peer is given every advantage that its users have: fixed
+sequence lengths (no padding), the faster of fp32 and bf16, adapters in the model's dtype as well as
+PEFT's default, one warm-up. The numbers of Meed are read from the JSON that meed_bench wrote.
+"""
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+TINY = dict(hidden_size=192, intermediate_size=512, num_hidden_layers=5, num_attention_heads=6,
+            num_key_value_heads=2, head_dim=32, vocab_size=2048)
+SMOLLM = dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+              num_key_value_heads=3, head_dim=64, vocab_size=49152)
+SEQUENCE = 128
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def make_model(shape, dtype):
+    config = LlamaConfig(max_position_embeddings=512, tie_word_embeddings=True, **shape)
+    torch.manual_seed(1)
+    return LlamaForCausalLM(config).to(dtype)
+
+
+def median_seconds(step, turns):
+    step()
+    taken = []
+    for _ in range(turns):
+        start = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def train_rate(shape, dtype, batch, adapters_follow, turns):
+    """Tokens a second of one LoRA step (forward, backward, clip, AdamW) at batch x SEQUENCE."""
+    model = make_model(shape, dtype)
+    lora = LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, task_type="CAUSAL_LM")
+    model = get_peft_model(model, lora, autocast_adapter_dtype=not adapters_follow)
+    if adapters_follow:
+        model = model.to(dtype)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
+    ids = torch.randint(0, shape["vocab_size"], (batch, SEQUENCE))
+
+    def step():
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return batch * SEQUENCE / median_seconds(step, turns)
+
+
+def coalition_seconds(dtype, coalitions=64, clients=6, sequences=64, length=96):
+    """Scores merged models one by one: fold the members' deltas into W, forward, log p."""
+    model = make_model(TINY, dtype).eval()
+    ids = torch.randint(0, TINY["vocab_size"], (sequences, length))
+    linears = [m for n, m in model.named_modules() if n.split(".")[-1] in TARGETS]
+    base = [m.weight.detach().clone() for m in linears]
+    factors = [[(torch.randn(8, w.shape[1]) * 0.02, torch.randn(w.shape[0], 8) * 0.02)
+                for w in base] for _ in range(clients)]
+    start = time.perf_counter()
+    with torch.no_grad():
+        for mask in range(coalitions):
+            for i, linear in enumerate(linears):
+                delta = base[i].float()
+                for k in range(clients):
+                    if mask >> k & 1:
+                        a, b = factors[k][i]
+                        delta = delta + (1 / clients) * (b @ a)
+                linear.weight.copy_(delta.to(dtype))
+            logits = model(input_ids=ids).logits[:, :-1].float()
+            logp = torch.log_softmax(logits, dim=-1)
+            logp.gather(-1, ids[:, 1:, None]).sum()
+    return time.perf_counter() - start
+
+
+def meed_value(rows, name):
+    for row in rows:
+        if row["name"] == name:
+            return row["value"]
+    return None
+
+
+def report(label, ratio, goal):
+    verdict = "ok" if ratio >= goal else "MISSED"
+    print(f"  {label:<58} {ratio:12.4g} x              (goal >= {goal}) {verdict}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--suite", default="all")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--meed", default="build/meed_bench", help="the bench program")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"\npeers: torch {torch.__version__}, {arguments.threads} threads")
+
+    def measure(suite):
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            subprocess.run([arguments.meed, suite, "--threads", str(arguments.threads),
+                            "--json", file.name], check=True, stdout=subprocess.DEVNULL)
+            return json.load(open(file.name))["rows"]
+
+    if arguments.suite in ("train", "all"):
+        for name, shape, batch, turns, goal in (("tiny", TINY, 8, 15, 3.0),
+                                                ("smollm2-135m shape", SMOLLM, 8, 3, 1.5)):
+            rates = {}
+            for dtype, label in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
+                for follow in (False, True):
+                    key = f"{label}{', adapters too' if follow else ''}"
+                    if not (dtype == torch.float32 and follow):
+                        rates[key] = train_rate(shape, dtype, batch, follow, turns)
+            best = max(rates, key=rates.get)
+            for key, rate in rates.items():
+                print(f"  {name + ', torch + PEFT ' + key:<58} {rate:12.4g} tokens/s")
+            rows = measure("train")
+            mine = max(meed_value(rows, f"{name} f32") or 0, meed_value(rows, f"{name} bf16") or 0)
+            report(f"{name}: Meed / fastest torch + PEFT ({best})", mine / rates[best], goal)
+    if arguments.suite in ("coalitions", "all"):
+        seconds = {str(d): coalition_seconds(d) for d in (torch.float32, torch.bfloat16)}
+        best = min(seconds, key=seconds.get)
+        rows = measure("coalitions")
+        mine = meed_value(rows, "64 coalitions, auto")
+        print(f"  64 merged models one by one, {best:<29} {seconds[best]:12.4g} s")
+        report("64 coalitions: torch / Meed", seconds[best] / mine if mine else 0, 2.0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
