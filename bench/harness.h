@@ -1,10 +1,10 @@
 /* Measuring: check first, then interleave, then take medians.
  *
  * A shared machine drifts by tens of per cent within a minute, so a number alone says little and a
- * ratio of two numbers taken apart says less. Every comparison here is a set of *contestants* run in
- * turn (A B C A B C …), each several times; the table prints the median of each and the median of
- * the ratios taken within one turn. A contestant whose result was not checked is not timed.
- * Rows are printed for people and kept as JSON for bench/results.
+ * ratio of two numbers taken apart says less. Every comparison here is a set of *contestants* run
+ * in turn (A B C A B C …), each several times; the table prints the median of each and the median
+ * of the ratios taken within one turn. A contestant whose result was not checked is not timed. Rows
+ * are printed for people and kept as JSON for bench/results.
  */
 #ifndef MEED_BENCH_HARNESS_H
 #define MEED_BENCH_HARNESS_H

@@ -10,8 +10,10 @@ static const struct {
     const char *name;
     enum meed_status (*run)(int threads);
 } suites[] = {
-    {"kernels", meed_suite_kernels}, {"train", meed_suite_train},
-    {"coalitions", meed_suite_coalitions}, {"codec", meed_suite_codec},
+    {"kernels", meed_suite_kernels},
+    {"train", meed_suite_train},
+    {"coalitions", meed_suite_coalitions},
+    {"codec", meed_suite_codec},
     {"rpc", meed_suite_rpc},
 };
 
@@ -37,8 +39,8 @@ static enum meed_status run(int argc, char **argv)
         }
     }
     if (!found) {
-        return MEED_FAIL(MEED_ARG, "no suite \"%.32s\": kernels, train, coalitions, codec, rpc, all",
-                         wanted);
+        return MEED_FAIL(MEED_ARG,
+                         "no suite \"%.32s\": kernels, train, coalitions, codec, rpc, all", wanted);
     }
     return json ? meed_bench_write_json(json) : MEED_OK;
 }

@@ -107,9 +107,9 @@ static void layer_init(struct layer *layer, struct meed_backend *be, enum meed_d
 
 static void layer_clear(struct layer *layer)
 {
-    void *blocks[] = {layer->x.data, layer->xt.data, layer->w.data,   layer->wb.data, layer->a.data,
-                      layer->y.data, layer->dy.data, layer->dx.data,  layer->dxt.data, layer->da,
-                      layer->db};
+    void *blocks[] = {layer->x.data,   layer->xt.data, layer->w.data,  layer->wb.data,
+                      layer->a.data,   layer->y.data,  layer->dy.data, layer->dx.data,
+                      layer->dxt.data, layer->da,      layer->db};
     layer->be->forget(layer->be, layer->w.data);
     layer->be->forget(layer->be, layer->wb.data);
     for (size_t i = 0; i < MEED_COUNT(blocks); i++) {

@@ -156,7 +156,8 @@ static void keep_report(cyaml_log_t level, void *context, const char *format, va
     text[strcspn(text, "\n")] = '\0';
     const char *line = strstr(text, "(line: ");
     if (line && !report->place[0]) {
-        snprintf(report->place, sizeof report->place, "%.*s", (int)strcspn(line + 7, ","), line + 7);
+        snprintf(report->place, sizeof report->place, "%.*s", (int)strcspn(line + 7, ","),
+                 line + 7);
     } else if (!line && !report->sentence[0]) {
         const char *body = strncmp(text, "Load: ", 6) == 0 ? text + 6 : text;
         snprintf(report->sentence, sizeof report->sentence, "%s", body);
@@ -249,9 +250,8 @@ static enum meed_status resolve_clients(const char *path, const char *folder,
         size_t length = strlen(raw->clients[i].id);
         if (length == 0 || length >= sizeof client->id ||
             strspn(raw->clients[i].id, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != length) {
-            return MEED_FAIL(MEED_CONFIG,
-                             "%s: client id \"%.64s\": use up to %zu of a-z 0-9 - _ .", path,
-                             raw->clients[i].id, sizeof client->id - 1);
+            return MEED_FAIL(MEED_CONFIG, "%s: client id \"%.64s\": use up to %zu of a-z 0-9 - _ .",
+                             path, raw->clients[i].id, sizeof client->id - 1);
         }
         memcpy(client->id, raw->clients[i].id, length + 1);
         for (int32_t j = 0; j < i; j++) {

@@ -13,10 +13,10 @@
  *     - {id: clinic, data: clients/clinic.jsonl}
  *     - {id: idle, data: clients/idle.jsonl, behaviour: idle}
  *
- * The schema is libcyaml's: an unknown key is an error with its line, and so is a value of the wrong
- * kind. Numbers left out take the defaults that --help and the folder's README print; there is no
- * other source of options, no environment variable. Ranges are checked here, so that nothing below
- * ever sees an impossible plan.
+ * The schema is libcyaml's: an unknown key is an error with its line, and so is a value of the
+ * wrong kind. Numbers left out take the defaults that --help and the folder's README print; there
+ * is no other source of options, no environment variable. Ranges are checked here, so that nothing
+ * below ever sees an impossible plan.
  */
 #ifndef MEED_CLI_FEDERATION_FILE_H
 #define MEED_CLI_FEDERATION_FILE_H
