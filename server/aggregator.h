@@ -1,0 +1,159 @@
+/* The aggregator: one run of a federation, from an empty state folder to the last receipt.
+ *
+ * This header is everything that a front end needs: fill a config, create, run, destroy. `create`
+ * opens model, benchmark, state and listener and returns with the port known; `run` blocks on the
+ * caller's thread, which is the one that screens, values, pays, aggregates and publishes, until the
+ * last round is settled or a stop is requested. The rounds come from the pure machine in round.h,
+ * the clients' calls are answered by service.h on the transport's workers, and every fact that
+ * anybody was told is in the state folder first:
+ *
+ *   STATE/state.db      SQLite: run, rounds, accepted updates, verdicts, values
+ *   STATE/blobs/        adapters and updates by SHA-256
+ *   STATE/partial/      uploads under way
+ *   STATE/ledger.jsonl  the signed ledger (ledger.h); ledger.key and ledger.pub its key pair
+ *   STATE/adapter/      the present global adapter as a PEFT folder, replaced after each round
+ *
+ * Create on a folder that holds a run goes on with it, after a stop as after a kill -9; a folder
+ * of another run (other model, benchmark, roster, plan or seed) is refused. The observer hears what
+ * a person wants to see; it draws nothing here and may be NULL.
+ */
+#ifndef MEED_SERVER_AGGREGATOR_H
+#define MEED_SERVER_AGGREGATOR_H
+
+#include "evaluation/valuation.h"
+#include "proto/message.h"
+#include "proto/rpc.h"
+
+MEED_BEGIN_C
+
+enum meed_aggregation {
+    MEED_AGGREGATION_SVD,    /* exact sum of updates, cut to the rank; the default */
+    MEED_AGGREGATION_FEDAVG, /* means of the factors: FedIT, the baseline */
+    MEED_AGGREGATION_COUNT
+};
+
+/* What a client's row of the live table shows. */
+enum meed_aggregator_seat {
+    MEED_SEAT_AWAY,   /* has not been seen since the start of this process */
+    MEED_SEAT_JOINED, /* has called; no update of the present round yet */
+    MEED_SEAT_IN,     /* its update of the present round is on disk */
+    MEED_SEAT_PAID,   /* verdicts of the last settled round */
+    MEED_SEAT_UNPAID,
+    MEED_SEAT_EXCLUDED,
+    MEED_SEAT_ABSENT
+};
+
+struct meed_aggregator_row {
+    char id[MEED_LIMIT_ID_BYTES];
+    enum meed_aggregator_seat seat;
+    double train_loss; /* self-reported, of the present update */
+    int64_t bytes_up;  /* of the present round */
+    int64_t bytes_down;
+    double phi; /* of the last settled round, like the next three */
+    double se;
+    int64_t share;
+    char reason[MEED_LIMIT_REASON_BYTES];
+    int64_t total_share;
+};
+
+enum meed_aggregator_event_kind {
+    MEED_AGGREGATOR_LISTENING, /* port is set; sent by create */
+    MEED_AGGREGATOR_JOINED,    /* client */
+    MEED_AGGREGATOR_OPENED,    /* round; clients may pull and train */
+    MEED_AGGREGATOR_UPDATE,    /* client; its update is on disk */
+    MEED_AGGREGATOR_REFUSED,   /* client; text says why its update was not taken */
+    MEED_AGGREGATOR_CLOSED,    /* round; no more updates */
+    MEED_AGGREGATOR_SCREENED,  /* round; text sums up who was excluded before valuation */
+    MEED_AGGREGATOR_VALUING,   /* tokens_done of tokens_total; many times */
+    MEED_AGGREGATOR_SETTLED,   /* round; rows hold φ, share, status and reason */
+    MEED_AGGREGATOR_ABANDONED, /* round; text says why */
+    MEED_AGGREGATOR_WAITING,   /* every ten seconds of nothing; text says what for */
+    MEED_AGGREGATOR_FINISHED
+};
+
+struct meed_aggregator_event {
+    enum meed_aggregator_event_kind kind;
+    int port;
+    int32_t round; /* 1 to round_count */
+    int32_t round_count;
+    int32_t client; /* index into rows, -1 */
+    int32_t updates_in;
+    int32_t row_count;
+    const struct meed_aggregator_row *rows; /* in id order; borrowed during the call */
+    int64_t tokens_done;
+    int64_t tokens_total;
+    int64_t remaining_ms;  /* to the deadline; -1: it has not begun (nobody has joined) */
+    double utility_before; /* SETTLED: v of nobody and of everybody, nats a token */
+    double utility_after;
+    char text[MEED_LIMIT_REASON_BYTES];
+};
+
+/* Called from several threads, one at a time; must not call back into the aggregator, except
+ * meed_aggregator_request_stop. */
+typedef void (*meed_aggregator_observer_fn)(void *user, const struct meed_aggregator_event *event);
+
+/* Texts are copied by create. Start from meed_aggregator_defaults(). */
+struct meed_aggregator_config {
+    const char *state;     /* folder, made if need be */
+    const char *model;     /* Hugging Face folder */
+    const char *benchmark; /* JSONL */
+    const char *listen;    /* "127.0.0.1:0" */
+    const char *run_id;    /* NULL: derived from everything that defines the run */
+
+    /* Who may take part: a roster file (registry.h), or ids without pinned certificates. */
+    const char *roster;
+    const char *const *clients;
+    int32_t client_count;
+
+    int32_t rounds;
+    int32_t quorum;      /* updates that settle a round at its deadline; 0: all clients */
+    int64_t deadline_ms; /* of one round, from the first client's call on */
+    int64_t budget;      /* of the whole run; spread evenly, so that the rounds' budgets add up */
+    uint64_t seed;
+    struct meed_msg_plan plan; /* hyper-parameters and codec; round, seed, times, hashes are ours */
+    enum meed_aggregation aggregation;
+    double clip_multiple; /* ‖ΔW_k‖ is cut to this multiple of the cohort's median; 0: never */
+
+    enum meed_value_method method;
+    enum meed_pay_rule rule;
+    enum meed_coalition_path path;
+    int32_t bootstrap;
+    double guard_z;
+    int32_t eval_batch_tokens; /* rows of one forward of the valuation */
+    int32_t threads;           /* of the valuation; 0: one a core */
+
+    const char *tls_ca; /* PEM files; all three, or insecure */
+    const char *tls_certificate;
+    const char *tls_key;
+    bool insecure;
+    const char *ledger_key; /* PEM; NULL: STATE/ledger.key, made on the first start */
+    int metrics_port;       /* 0: none; -1: any free one */
+    const char *report;     /* JSON path, written after each round; NULL: none */
+
+    meed_aggregator_observer_fn observer;
+    void *observer_user;
+};
+
+/* 3 rounds, all clients, 10 min, budget 1,000,000, seed 1, svd, clip 3, exact, shrunk, 1,000 draws,
+ * guard 2.576, 2,048 tokens, insecure false; the plan's defaults are those of the trainer. */
+struct meed_aggregator_config meed_aggregator_defaults(void);
+
+struct meed_aggregator;
+
+/* Listens when it returns. CONFIG and STATE say what does not fit, and to what. */
+MEED_MUST_CHECK enum meed_status meed_aggregator_create(const struct meed_aggregator_config *config,
+                                                        struct meed_aggregator **aggregator);
+int meed_aggregator_port(const struct meed_aggregator *aggregator);
+int meed_aggregator_metrics_port(const struct meed_aggregator *aggregator);
+const char *meed_aggregator_run_id(const struct meed_aggregator *aggregator);
+/* Blocks until the run is finished (OK) or stopped (CANCELLED, everything kept). After FINISHED it
+ * keeps answering for linger_ms, so that clients fetch the last receipt; it returns earlier once
+ * every client that joined has done so. */
+MEED_MUST_CHECK enum meed_status meed_aggregator_run(struct meed_aggregator *aggregator,
+                                                     int64_t linger_ms);
+/* Any thread and signal handlers. */
+void meed_aggregator_request_stop(struct meed_aggregator *aggregator);
+void meed_aggregator_destroy(struct meed_aggregator *aggregator); /* accepts NULL */
+
+MEED_END_C
+#endif
