@@ -1,8 +1,8 @@
 /* A LoRA adapter in host memory: fp32 factors by layer and projection, PEFT directories in and out.
  *
  * ΔW = scale·B·A with A [r, K], B [N, r] (Hu et al. 2021); scale is alpha/r, or alpha/√r with
- * rslora. Modules are sorted by (layer, projection), so equal adapters serialise to equal bytes; the
- * SHA-256 of those bytes is the adapter's name on the wire, in the ledger and in blob storage.
+ * rslora. Modules are sorted by (layer, projection), so equal adapters serialise to equal bytes;
+ * the SHA-256 of those bytes is the adapter's name on the wire, in the ledger and in blob storage.
  * Directories are PEFT's: adapter_config.json + adapter_model.safetensors, F32, keys
  * base_model.model.model.layers.{i}.{path}.lora_{A,B}.weight; different ranks go to rank_pattern.
  * Refused by name on load: use_dora, modules_to_save, bias other than none, embeddings.
@@ -35,8 +35,9 @@ struct meed_adapter_module {
 };
 
 struct meed_adapter {
-    struct meed_arena arena; /* owns everything below */
+    struct meed_arena arena;      /* owns everything below */
     struct meed_lora_config lora; /* of a uniform adapter; rank = largest otherwise */
+    int32_t layers;               /* L of the model, adapted or not */
     int32_t module_count;
     struct meed_adapter_module *modules; /* sorted by (layer, proj) */
 };
@@ -85,7 +86,8 @@ MEED_MUST_CHECK enum meed_status meed_adapter_load(const char *folder,
  * its SHA-256 names the adapter. */
 MEED_MUST_CHECK enum meed_status meed_adapter_pack(const struct meed_adapter *adapter,
                                                    struct meed_buf *bytes);
-MEED_MUST_CHECK enum meed_status meed_adapter_unpack(const char *name, const void *bytes, size_t size,
+MEED_MUST_CHECK enum meed_status meed_adapter_unpack(const char *name, const void *bytes,
+                                                     size_t size,
                                                      const struct meed_model_config *model,
                                                      struct meed_adapter **adapter);
 MEED_MUST_CHECK enum meed_status meed_adapter_hash(const struct meed_adapter *adapter,
