@@ -62,7 +62,7 @@ static enum meed_status check_shapes(const struct meed_adapter_module *shapes, i
 }
 
 enum meed_status meed_adapter_create_shaped(const struct meed_adapter_module *shapes, int32_t count,
-                                            const struct meed_lora_config *lora,
+                                            const struct meed_lora_config *lora, int32_t layers,
                                             struct meed_adapter **adapter)
 {
     enum meed_status st = MEED_OK;
@@ -78,6 +78,7 @@ enum meed_status meed_adapter_create_shaped(const struct meed_adapter_module *sh
         made->lora.rank = (int32_t)MEED_MAX((int64_t)made->lora.rank, shapes[i].r);
         made->lora.targets |= 1u << shapes[i].proj;
     }
+    made->layers = layers;
     made->module_count = count;
     meed_arena_init(&made->arena, "adapter");
     MEED_TRY_OUT(lay_out(made, shapes, count));
@@ -137,7 +138,7 @@ enum meed_status meed_adapter_create(const struct meed_model_config *model,
             };
         }
     }
-    enum meed_status st = meed_adapter_create_shaped(shapes, count, lora, adapter);
+    enum meed_status st = meed_adapter_create_shaped(shapes, count, lora, model->layers, adapter);
     meed_heap_free(shapes);
     return st;
 }
@@ -162,8 +163,8 @@ enum meed_status meed_adapter_clone(const struct meed_adapter *source,
                                     struct meed_adapter **adapter)
 {
     struct meed_adapter *made = NULL;
-    MEED_TRY(
-        meed_adapter_create_shaped(source->modules, source->module_count, &source->lora, &made));
+    MEED_TRY(meed_adapter_create_shaped(source->modules, source->module_count, &source->lora,
+                                        source->layers, &made));
     meed_adapter_to_flat(source, made->modules[0].a);
     *adapter = made;
     return MEED_OK;
@@ -182,7 +183,7 @@ enum meed_status meed_adapter_create_like(const struct meed_adapter *like, const
         shapes[i].r = ranks[i];
     }
     enum meed_status st =
-        meed_adapter_create_shaped(shapes, like->module_count, &like->lora, adapter);
+        meed_adapter_create_shaped(shapes, like->module_count, &like->lora, like->layers, adapter);
     meed_heap_free(shapes);
     return st;
 }

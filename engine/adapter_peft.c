@@ -109,8 +109,7 @@ static bool is_grid(const struct meed_adapter *adapter)
     for (int proj = 0; proj < MEED_PROJ_COUNT; proj++) {
         per_layer += (int32_t)(adapter->lora.targets >> proj & 1u);
     }
-    int32_t layers = adapter->modules[adapter->module_count - 1].layer + 1;
-    return adapter->module_count == per_layer * layers;
+    return adapter->module_count == per_layer * adapter->layers;
 }
 
 static int compare_names(const void *x, const void *y)
@@ -565,7 +564,7 @@ enum meed_status meed_adapter_load(const char *folder, const struct meed_model_c
     MEED_TRY_OUT(shapes_from_file(&config, file, model, shapes, &count));
     MEED_TRY_OUT(check_nothing_else(&config, file, model, count));
     struct meed_lora_config lora = config_lora(&config);
-    MEED_TRY_OUT(meed_adapter_create_shaped(shapes, count, &lora, &made));
+    MEED_TRY_OUT(meed_adapter_create_shaped(shapes, count, &lora, model->layers, &made));
     MEED_TRY_OUT(factors_from_file(file, made));
     MEED_TRY_OUT(meed_adapter_check_finite(made, folder));
     *adapter = made;
@@ -647,9 +646,10 @@ static int compare_placed(const void *x, const void *y)
     return strcmp(p->name, q->name);
 }
 
-/* Copies values from where the writer puts them: behind the header, sorted by name. */
-static enum meed_status fill_factors(struct meed_adapter *adapter, const char *data, size_t size)
+/* Copies values from where the writer puts them: at the end, sorted by name. */
+static enum meed_status fill_factors(struct meed_adapter *adapter, const char *packed, size_t size)
 {
+    const char *data = packed + size - (size_t)meed_adapter_value_count(adapter) * sizeof(float);
     size_t count = 2 * (size_t)adapter->module_count;
     struct placed_factor *placed = meed_heap_alloc(count, sizeof *placed);
     if (!placed) {
@@ -667,10 +667,9 @@ static enum meed_status fill_factors(struct meed_adapter *adapter, const char *d
     }
     qsort(placed, count, sizeof *placed, compare_placed);
     for (size_t i = 0; i < count; i++) {
-        MEED_ASSERT(placed[i].size <= size);
+
         memcpy(placed[i].values, data, placed[i].size);
         data += placed[i].size;
-        size -= placed[i].size;
     }
     meed_heap_free(placed);
     return MEED_OK;
@@ -694,12 +693,16 @@ out:
     return st;
 }
 
-/* Behind the config: u64 header length, header, and exactly the values of the adapter. */
-static enum meed_status unpack_factors(const char *name, const char *file, size_t size,
-                                       struct meed_adapter *adapter)
+/* Behind the config: u64 header length, header, and exactly the values of the modules. Checked
+ * before anything of that size is allocated. */
+static enum meed_status check_room(const char *name, const char *file, size_t size,
+                                   const struct meed_adapter_module *shapes, int32_t count)
 {
     uint64_t header = 0;
-    size_t values = (size_t)meed_adapter_value_count(adapter) * sizeof(float);
+    size_t values = 0;
+    for (int32_t i = 0; i < count; i++) {
+        values += (size_t)(shapes[i].r * (shapes[i].k + shapes[i].n)) * sizeof(float);
+    }
     for (size_t i = 0; i < 8 && size >= 8; i++) {
         header |= (uint64_t)(uint8_t)file[i] << (8 * i);
     }
@@ -708,7 +711,7 @@ static enum meed_status unpack_factors(const char *name, const char *file, size_
                          "%s: the factors take %zu bytes, its configuration asks for %zu", name,
                          size, values);
     }
-    return fill_factors(adapter, file + (size - values), values);
+    return MEED_OK;
 }
 
 enum meed_status meed_adapter_unpack(const char *name, const void *bytes, size_t size,
@@ -735,9 +738,10 @@ enum meed_status meed_adapter_unpack(const char *name, const void *bytes, size_t
     }
     int32_t count = 0;
     MEED_TRY_OUT(shapes_from_config(&config, model, shapes, &count));
+    MEED_TRY_OUT(check_room(name, data + 4 + config_size, size - 4 - config_size, shapes, count));
     struct meed_lora_config lora = config_lora(&config);
-    MEED_TRY_OUT(meed_adapter_create_shaped(shapes, count, &lora, &made));
-    MEED_TRY_OUT(unpack_factors(name, data + 4 + config_size, size - 4 - config_size, made));
+    MEED_TRY_OUT(meed_adapter_create_shaped(shapes, count, &lora, model->layers, &made));
+    MEED_TRY_OUT(fill_factors(made, data, size));
     MEED_TRY_OUT(meed_adapter_check_finite(made, name));
     MEED_TRY_OUT(check_repacks(name, made, bytes, size));
     *adapter = made;
