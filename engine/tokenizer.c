@@ -1,0 +1,289 @@
+/* See tokenizer.h. The order of things is the reference's (Hugging Face tokenizers): raw added
+ * tokens are cut from the text, what lies between is normalised, normalised added tokens are cut
+ * from that, the rest is pre-tokenised, and each word goes through the byte-pair model. Text is
+ * checked for UTF-8 once, at the door; nothing behind it checks again.
+ */
+#include "engine/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <utf8proc.h>
+#include "base/file.h"
+#include "engine/tokenizer_internal.h"
+
+static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
+
+enum meed_status meed_tokenizer_open_bytes(const char *name, const void *bytes, size_t size,
+                                           struct meed_tokenizer **tokenizer)
+{
+    struct meed_tokenizer *made = meed_heap_alloc(1, sizeof *made);
+    if (!made) {
+        return MEED_NOMEM;
+    }
+    meed_arena_init_growing(&made->arena, "tokenizer", (size_t)1 << 31);
+    enum meed_status st = meed_tokenizer_file_parse(name, bytes, size, made);
+    if (st != MEED_OK) {
+        meed_tokenizer_close(made);
+        return st;
+    }
+    *tokenizer = made;
+    return MEED_OK;
+}
+
+enum meed_status meed_tokenizer_open(const char *path, struct meed_tokenizer **tokenizer)
+{
+    char file[MEED_PATH_BYTES];
+    struct stat info;
+    bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    MEED_TRY(meed_file_join(folder ? path : "", folder ? "tokenizer.json" : path, file,
+                            sizeof file));
+    struct meed_buf bytes;
+    meed_buf_init(&bytes, MEED_TOKENIZER_MAX_FILE_BYTES);
+    enum meed_status st;
+    MEED_TRY_OUT(meed_file_read(file, &bytes));
+    MEED_TRY_OUT(meed_tokenizer_open_bytes(file, bytes.data, bytes.size, tokenizer));
+out:
+    meed_buf_clear(&bytes);
+    return st;
+}
+
+void meed_tokenizer_close(struct meed_tokenizer *tokenizer)
+{
+    if (tokenizer) {
+        meed_tokenizer_pretok_clear(&tokenizer->pretok);
+        meed_arena_clear(&tokenizer->arena);
+        meed_heap_free(tokenizer);
+    }
+}
+
+/* --- UTF-8 and NFC --------------------------------------------------------------------------- */
+/* Length of the well-formed character at text, or 0; *bad is then the length of the maximal
+ * ill-formed sequence (Unicode 3.9, table 3-7). */
+static size_t utf8_character(const uint8_t *text, size_t size, size_t *bad)
+{
+    uint8_t lead = text[0];
+    size_t length = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+    uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+    *bad = 1;
+    if (length == 0 || lead > 0xF4) {
+        return 0;
+    }
+    for (size_t i = 1; i < length; i++) {
+        if (i == size || text[i] < low || text[i] > high) {
+            *bad = i;
+            return 0;
+        }
+        low = 0x80;
+        high = 0xBF;
+    }
+    return length;
+}
+
+/* Bytes of well-formed UTF-8 at the beginning of text. */
+static size_t utf8_prefix(const uint8_t *text, size_t size)
+{
+    size_t at = 0;
+    size_t bad;
+    while (at < size) {
+        size_t length = text[at] < 0x80 ? 1 : utf8_character(text + at, size - at, &bad);
+        if (length == 0) {
+            break;
+        }
+        at += length;
+    }
+    return at;
+}
+
+static enum meed_status replace_ill_formed(const char *text, size_t size, struct meed_buf *clean)
+{
+    while (size > 0) {
+        size_t good = utf8_prefix((const uint8_t *)text, size);
+        MEED_TRY(meed_buf_append(clean, text, good));
+        text += good;
+        size -= good;
+        if (size > 0) {
+            size_t bad = 0;
+            (void)utf8_character((const uint8_t *)text, size, &bad);
+            MEED_TRY(meed_buf_append(clean, replacement, sizeof replacement - 1));
+            text += bad;
+            size -= bad;
+        }
+    }
+    return MEED_OK;
+}
+
+static bool is_ascii(const char *text, size_t size)
+{
+    uint8_t any = 0;
+    for (size_t i = 0; i < size; i++) {
+        any |= (uint8_t)text[i];
+    }
+    return any < 0x80;
+}
+
+enum meed_status meed_tokenizer_normalize(const char *text, size_t size,
+                                          struct meed_buf *normalized)
+{
+    if (is_ascii(text, size)) {
+        return meed_buf_append(normalized, text, size);
+    }
+    enum { FORM = UTF8PROC_STABLE | UTF8PROC_COMPOSE };
+    struct meed_buf points;
+    meed_buf_init(&points, (size_t)MEED_TOKENIZER_MAX_TEXT_BYTES * 8);
+    enum meed_status st;
+    void *block = NULL;
+    const utf8proc_uint8_t *bytes = (const utf8proc_uint8_t *)text;
+    utf8proc_ssize_t count = utf8proc_decompose(bytes, (utf8proc_ssize_t)size, NULL, 0,
+                                                (utf8proc_option_t)FORM);
+    if (count >= 0) {
+        /* One spare item: utf8proc_reencode ends its text with a NUL. */
+        MEED_TRY_OUT(meed_buf_extend(&points, ((size_t)count + 1) * sizeof(utf8proc_int32_t),
+                                     &block));
+        count = utf8proc_decompose(bytes, (utf8proc_ssize_t)size, block, count,
+                                   (utf8proc_option_t)FORM);
+    }
+    if (count >= 0) {
+        count = utf8proc_reencode(block, count, (utf8proc_option_t)FORM);
+    }
+    if (count < 0) {
+        st = MEED_FAIL(MEED_LIMIT, "normalising a text of %zu bytes failed: %s", size,
+                       utf8proc_errmsg(count));
+        goto out;
+    }
+    MEED_TRY_OUT(meed_buf_append(normalized, block, (size_t)count));
+out:
+    meed_buf_clear(&points);
+    return st;
+}
+
+/* --- encoding -------------------------------------------------------------------------------- */
+struct encoder {
+    const struct meed_tokenizer *tokenizer;
+    bool parse_special;
+    struct meed_tokenizer_cutter cutter;
+    struct meed_tokenizer_scratch scratch;
+    struct meed_buf clean;
+    struct meed_buf normalized;
+    struct meed_buf *ids;
+};
+
+static enum meed_status encode_word(void *user, const char *word, size_t size)
+{
+    struct encoder *encoder = user;
+    return meed_tokenizer_bpe_encode(&encoder->tokenizer->bpe, word, size, &encoder->scratch,
+                                     encoder->ids);
+}
+
+static enum meed_status encode_words(struct encoder *encoder, const char *text, size_t size)
+{
+    return meed_tokenizer_pretok_run(&encoder->tokenizer->pretok, &encoder->cutter, text, size,
+                                     encode_word, encoder);
+}
+
+typedef enum meed_status (*piece_fn)(struct encoder *encoder, const char *text, size_t size);
+
+/* Cuts the tokens of one set out of text and hands what lies between them to on_piece. */
+static enum meed_status encode_around(struct encoder *encoder,
+                                      const struct meed_tokenizer_added *added, const char *text,
+                                      size_t size, piece_fn on_piece)
+{
+    size_t done = 0;
+    struct meed_tokenizer_cut cut;
+    while (added->count > 0 && meed_tokenizer_added_next(added, text, size, done, done,
+                                                         encoder->parse_special, &cut)) {
+        MEED_TRY(on_piece(encoder, text + done, cut.begin - done));
+        MEED_TRY(meed_buf_append(encoder->ids, &cut.id, sizeof cut.id));
+        done = cut.end;
+    }
+    return on_piece(encoder, text + done, size - done);
+}
+
+static enum meed_status encode_piece(struct encoder *encoder, const char *text, size_t size)
+{
+    if (size == 0) {
+        return MEED_OK;
+    }
+    if (encoder->tokenizer->nfc) {
+        meed_buf_reset(&encoder->normalized);
+        MEED_TRY(meed_tokenizer_normalize(text, size, &encoder->normalized));
+        text = encoder->normalized.data;
+        size = encoder->normalized.size;
+    }
+    return encode_around(encoder, &encoder->tokenizer->normalized, text, size, encode_words);
+}
+
+enum meed_status meed_tokenizer_encode(const struct meed_tokenizer *tokenizer, const char *text,
+                                       size_t size, bool parse_special, struct meed_buf *ids)
+{
+    if (size > MEED_TOKENIZER_MAX_TEXT_BYTES) {
+        return MEED_FAIL(MEED_LIMIT, "a text of %zu MiB is too long to tokenize; the limit is %d",
+                         size >> 20, MEED_TOKENIZER_MAX_TEXT_BYTES >> 20);
+    }
+    struct encoder encoder = {.tokenizer = tokenizer, .parse_special = parse_special, .ids = ids};
+    meed_tokenizer_bpe_scratch_init(&encoder.scratch);
+    meed_buf_init(&encoder.clean, 3 * (size_t)MEED_TOKENIZER_MAX_TEXT_BYTES);
+    meed_buf_init(&encoder.normalized, 9 * (size_t)MEED_TOKENIZER_MAX_TEXT_BYTES);
+    enum meed_status st;
+    MEED_TRY_OUT(meed_tokenizer_pretok_cutter_init(&encoder.cutter));
+    if (utf8_prefix((const uint8_t *)text, size) < size) {
+        MEED_TRY_OUT(replace_ill_formed(text, size, &encoder.clean));
+        text = encoder.clean.data;
+        size = encoder.clean.size;
+    }
+    MEED_TRY_OUT(encode_around(&encoder, &tokenizer->raw, text, size, encode_piece));
+out:
+    meed_tokenizer_pretok_cutter_clear(&encoder.cutter);
+    meed_tokenizer_bpe_scratch_clear(&encoder.scratch);
+    meed_buf_clear(&encoder.clean);
+    meed_buf_clear(&encoder.normalized);
+    return st;
+}
+
+/* --- decoding and questions ------------------------------------------------------------------ */
+enum meed_status meed_tokenizer_decode(const struct meed_tokenizer *tokenizer, const int32_t *ids,
+                                       size_t count, bool with_special, struct meed_buf *text)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] < 0) {
+            return MEED_FAIL(MEED_ARG, "token id %d is negative", (int)ids[i]);
+        }
+        bool known = ids[i] < tokenizer->vocab_size && tokenizer->texts[ids[i]].bytes;
+        if (known && tokenizer->special[ids[i]] && !with_special) {
+            continue;
+        }
+        if (known) {
+            const struct meed_tokenizer_text *token = &tokenizer->texts[ids[i]];
+            MEED_TRY(meed_buf_append(text, token->bytes, (size_t)token->length));
+        } else {
+            MEED_TRY(meed_buf_append(text, replacement, sizeof replacement - 1));
+        }
+    }
+    return MEED_OK;
+}
+
+int32_t meed_tokenizer_find(const struct meed_tokenizer *tokenizer, const char *token)
+{
+    size_t length = strlen(token);
+    const struct meed_tokenizer_added *sets[] = {&tokenizer->raw, &tokenizer->normalized};
+    for (size_t set = 0; set < MEED_COUNT(sets); set++) {
+        for (int32_t i = 0; i < sets[set]->count; i++) {
+            const struct meed_tokenizer_added_token *added = &sets[set]->tokens[i];
+            if ((size_t)added->length == length && memcmp(added->content, token, length) == 0) {
+                return added->id;
+            }
+        }
+    }
+    return length > 0 ? meed_tokenizer_bpe_find(&tokenizer->bpe, token, length) : -1;
+}
+
+bool meed_tokenizer_is_special(const struct meed_tokenizer *tokenizer, int32_t id)
+{
+    return id >= 0 && id < tokenizer->vocab_size && tokenizer->special[id];
+}
+
+int32_t meed_tokenizer_vocab_size(const struct meed_tokenizer *tokenizer)
+{
+    return tokenizer->vocab_size;
+}
