@@ -14,15 +14,17 @@ MEED_BEGIN_C
 
 struct meed_train_options {
     int64_t steps;
-    int32_t batch_tokens;  /* rows of one micro-batch at most */
-    int32_t accumulation;  /* micro-batches a step */
+    int32_t batch_tokens; /* rows of one micro-batch at most */
+    int32_t accumulation; /* micro-batches a step */
     float lr;
-    float lr_min_ratio;    /* cosine floor, lr·ratio */
+    float lr_min_ratio; /* cosine floor, lr·ratio */
     int64_t warmup_steps;
     float beta1, beta2, epsilon, weight_decay;
-    float clip_norm;       /* 0: off */
-    float prox_mu;         /* 0: FedIT */
+    float clip_norm; /* 0: off */
+    float prox_mu;   /* 0: FedIT */
     float dropout;
+    bool freeze_a; /* keep every A as it is (FFA-LoRA, RoLoRA) */
+    bool freeze_b;
     uint64_t seed;
     enum meed_dtype dtype;
 };
@@ -32,7 +34,7 @@ struct meed_train_options meed_train_defaults(void);
 
 struct meed_train_report {
     int64_t step;
-    double loss;          /* mean over scored tokens */
+    double loss; /* mean over scored tokens */
     double lr;
     double gradient_norm; /* before clipping */
     int64_t tokens;       /* rows fed in this step */
@@ -42,14 +44,14 @@ struct meed_train_report {
 struct meed_trainer;
 
 /* Borrows backend, checkpoint, data (sequences valid until destroy); starts from `start`. */
-MEED_MUST_CHECK enum meed_status meed_trainer_create(const struct meed_backend *be,
-                                                     const struct meed_checkpoint *checkpoint,
-                                                     const struct meed_adapter *start,
-                                                     const struct meed_sequence *data,
-                                                     int64_t data_count,
-                                                     const struct meed_train_options *options,
-                                                     struct meed_trainer **trainer);
+MEED_MUST_CHECK enum meed_status
+meed_trainer_create(const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
+                    const struct meed_adapter *start, const struct meed_sequence *data,
+                    int64_t data_count, const struct meed_train_options *options,
+                    struct meed_trainer **trainer);
 void meed_trainer_destroy(struct meed_trainer *trainer); /* accepts NULL */
+/* Steps taken so far, those before a resume included. */
+int64_t meed_trainer_steps_done(const struct meed_trainer *trainer);
 /* One optimiser step. STATE after the last. */
 MEED_MUST_CHECK enum meed_status meed_trainer_step(struct meed_trainer *trainer,
                                                    struct meed_train_report *report);
@@ -59,7 +61,8 @@ MEED_MUST_CHECK enum meed_status meed_trainer_export(struct meed_trainer *traine
 /* Everything needed to continue: masters, moments, step, hash of options and data. */
 MEED_MUST_CHECK enum meed_status meed_trainer_save(struct meed_trainer *trainer, const char *path);
 /* VERSION if the file belongs to other options or data. */
-MEED_MUST_CHECK enum meed_status meed_trainer_resume(struct meed_trainer *trainer, const char *path);
+MEED_MUST_CHECK enum meed_status meed_trainer_resume(struct meed_trainer *trainer,
+                                                     const char *path);
 
 MEED_END_C
 #endif
