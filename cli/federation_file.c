@@ -24,6 +24,7 @@ struct raw_codec {
 struct raw_pay {
     int *rule;
     int *method;
+    int *path;
     int64_t *bootstrap;
     double *guard_z;
 };
@@ -35,6 +36,7 @@ struct raw_file {
     char *name, *model, *benchmark, *listen, *deadline;
     int64_t *rounds, *quorum, *budget, *seed, *server_threads, *client_threads;
     int *aggregation;
+    double *clip;
     struct raw_training *training;
     struct raw_codec *codec;
     struct raw_pay *pay;
@@ -52,8 +54,10 @@ static const cyaml_strval_t rules[] = {{"shrunk", MEED_PAY_SHRUNK},
                                        {"proportional", MEED_PAY_PROPORTIONAL}};
 static const cyaml_strval_t estimators[] = {{"exact", MEED_VALUE_EXACT},
                                             {"loo", MEED_VALUE_LEAVE_ONE_OUT}};
-static const cyaml_strval_t aggregations[] = {{"svd", MEED_FEDERATION_SVD},
-                                              {"fedavg", MEED_FEDERATION_FEDAVG}};
+static const cyaml_strval_t aggregations[] = {{"svd", MEED_AGGREGATION_SVD},
+                                              {"fedavg", MEED_AGGREGATION_FEDAVG}};
+static const cyaml_strval_t paths[] = {
+    {"auto", MEED_PATH_AUTO}, {"stack", MEED_PATH_STACK}, {"merge", MEED_PATH_MERGE}};
 static const cyaml_strval_t behaviours[] = {{"honest", 0}, {"idle", 1}};
 
 #define OPTIONAL_INT(key, type, member)                                                            \
@@ -101,6 +105,7 @@ static const cyaml_schema_field_t codec_fields[] = {
 static const cyaml_schema_field_t pay_fields[] = {
     OPTIONAL_ENUM("rule", struct raw_pay, rule, rules),
     OPTIONAL_ENUM("method", struct raw_pay, method, estimators),
+    OPTIONAL_ENUM("path", struct raw_pay, path, paths),
     OPTIONAL_INT("bootstrap", struct raw_pay, bootstrap),
     OPTIONAL_FLOAT("guard_z", struct raw_pay, guard_z),
     CYAML_FIELD_END,
@@ -127,6 +132,7 @@ static const cyaml_schema_field_t file_fields[] = {
     OPTIONAL_INT("server_threads", struct raw_file, server_threads),
     OPTIONAL_INT("client_threads", struct raw_file, client_threads),
     OPTIONAL_ENUM("aggregation", struct raw_file, aggregation, aggregations),
+    OPTIONAL_FLOAT("clip", struct raw_file, clip),
     CYAML_FIELD_MAPPING_PTR("training", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
                             training, training_fields),
     CYAML_FIELD_MAPPING_PTR("codec", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
@@ -295,10 +301,11 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     const struct raw_pay *pay = raw->pay ? raw->pay : &no_pay;
     file->rule = (enum meed_pay_rule)GIVEN(pay->rule, (int)MEED_PAY_SHRUNK);
     file->method = (enum meed_value_method)GIVEN(pay->method, (int)MEED_VALUE_EXACT);
+    file->path = (enum meed_coalition_path)GIVEN(pay->path, (int)MEED_PATH_AUTO);
+    NUMBER("clip", raw->clip, 3, 0, 1e6, file->clip_multiple);
     WHOLE("pay.bootstrap", pay->bootstrap, 1000, 10, 1000000, file->bootstrap);
     NUMBER("pay.guard_z", pay->guard_z, 2.576, 0, 100, file->guard_z);
-    file->aggregation =
-        (enum meed_federation_aggregation)GIVEN(raw->aggregation, (int)MEED_FEDERATION_SVD);
+    file->aggregation = (enum meed_aggregation)GIVEN(raw->aggregation, (int)MEED_AGGREGATION_SVD);
     return MEED_OK;
 }
 
@@ -322,4 +329,26 @@ enum meed_status meed_federation_file_load(const char *path, struct meed_federat
     enum meed_status st = resolve(path, raw, file);
     cyaml_free(&config, &file_value, raw, 0);
     return st;
+}
+
+void meed_federation_file_config(const struct meed_federation_file *file,
+                                 struct meed_aggregator_config *config)
+{
+    *config = meed_aggregator_defaults();
+    config->model = file->model;
+    config->benchmark = file->benchmark;
+    config->rounds = file->rounds;
+    config->quorum = file->quorum;
+    config->deadline_ms = file->deadline_ms;
+    config->budget = file->budget;
+    config->seed = file->seed;
+    config->plan = file->plan;
+    config->aggregation = file->aggregation;
+    config->clip_multiple = file->clip_multiple;
+    config->method = file->method;
+    config->rule = file->rule;
+    config->path = file->path;
+    config->bootstrap = file->bootstrap;
+    config->guard_z = file->guard_z;
+    config->threads = file->server_threads;
 }

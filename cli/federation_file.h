@@ -21,12 +21,9 @@
 #ifndef MEED_CLI_FEDERATION_FILE_H
 #define MEED_CLI_FEDERATION_FILE_H
 
-#include "evaluation/valuation.h"
-#include "proto/message.h"
+#include "server/aggregator.h"
 
 enum { MEED_FEDERATION_MAX_CLIENTS = 16 };
-
-enum meed_federation_aggregation { MEED_FEDERATION_SVD, MEED_FEDERATION_FEDAVG };
 
 struct meed_federation_client {
     char id[MEED_LIMIT_ID_BYTES];
@@ -47,7 +44,9 @@ struct meed_federation_file {
     int32_t server_threads;
     int32_t client_threads;
     struct meed_msg_plan plan; /* hyper-parameters and codec; round, hashes and times left zero */
-    enum meed_federation_aggregation aggregation;
+    enum meed_aggregation aggregation;
+    double clip_multiple; /* of the cohort's median norm; 0: never */
+    enum meed_coalition_path path;
     enum meed_value_method method;
     enum meed_pay_rule rule;
     int32_t bootstrap;
@@ -59,5 +58,10 @@ struct meed_federation_file {
 /* CONFIG with file, line and what to write instead. */
 MEED_MUST_CHECK enum meed_status meed_federation_file_load(const char *path,
                                                            struct meed_federation_file *file);
+
+/* The aggregator's config for this file: model, benchmark, plan, pay. State, address, identities,
+ * TLS and observer are the caller's. Borrows the file's texts. */
+void meed_federation_file_config(const struct meed_federation_file *file,
+                                 struct meed_aggregator_config *config);
 
 #endif
