@@ -42,6 +42,8 @@ void meed_codec_buf_init(struct meed_buf *bytes);
 
 /* True for 1 to 63 letters of A-Z a-z 0-9 . _ - : run and client ids. */
 bool meed_codec_id_valid(const char *id);
+/* Strict UTF-8 without NUL. */
+bool meed_codec_text_valid(const char *text, size_t length);
 
 /* Test hooks over the compiled schema: FORMAT if a message type contains itself, directly or
  * through others (trap: protobuf-c recurses without limit); the paths of the services' methods. */

@@ -53,6 +53,7 @@ struct meed_rpc_method {
     const char *path;
     enum meed_rpc_shape shape;
     int32_t progress_ms; /* no event for so long while one is awaited: TIMEOUT; 0: no limit */
+    bool endless;        /* a stream that waits for events: ended at once when the server stops */
     void (*start)(void *service, struct meed_rpc_call *call);
     void (*message)(void *service, struct meed_rpc_call *call, const void *bytes, size_t size);
     void (*half_closed)(void *service, struct meed_rpc_call *call);
@@ -190,7 +191,8 @@ MEED_MUST_CHECK enum meed_status meed_rpc_stream_receive(struct meed_rpc_stream 
                                                          int64_t timeout_ms,
                                                          struct meed_buf *message,
                                                          enum meed_rpc_event *event);
-/* Waits for the server's verdict (cancels what was not read to its end). */
+/* Waits for the server's verdict. A stream whose sending side is still open, or that has unread
+ * messages, is cancelled by this; to leave an endless stream, cancel first. */
 MEED_MUST_CHECK enum meed_status meed_rpc_stream_finish(struct meed_rpc_stream *stream);
 void meed_rpc_stream_cancel(struct meed_rpc_stream *stream);  /* any thread */
 void meed_rpc_stream_destroy(struct meed_rpc_stream *stream); /* cancels; accepts NULL */
