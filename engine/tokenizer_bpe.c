@@ -278,8 +278,8 @@ enum meed_status meed_tokenizer_bpe_encode(const struct meed_tokenizer_bpe *bpe,
                                            struct meed_buf *ids)
 {
     int32_t whole = meed_tokenizer_bpe_find(bpe, word, size);
-    uint8_t reach = whole < 0 ? REACH_PARTS
-                              : atomic_load_explicit(&bpe->reach[whole], memory_order_relaxed);
+    uint8_t reach =
+        whole < 0 ? REACH_PARTS : atomic_load_explicit(&bpe->reach[whole], memory_order_relaxed);
     if (whole >= 0 && (bpe->ignore_merges || reach == REACH_WHOLE)) {
         return meed_buf_append(ids, &whole, sizeof whole);
     }

@@ -31,17 +31,17 @@ struct meed_tokenizer_merge {
 #define MEED_TOKENIZER_NO_PAIR UINT64_MAX
 
 struct meed_tokenizer_bpe {
-    int32_t token_count;                  /* ids are below this */
-    struct meed_tokenizer_text *tokens;   /* [token_count] */
-    _Atomic uint8_t *reach;               /* [token_count] the word cache, see above */
-    int32_t *word_slots;                  /* [word_mask + 1] id or -1 */
+    int32_t token_count;                /* ids are below this */
+    struct meed_tokenizer_text *tokens; /* [token_count] */
+    _Atomic uint8_t *reach;             /* [token_count] the word cache, see above */
+    int32_t *word_slots;                /* [word_mask + 1] id or -1 */
     uint32_t word_mask;
-    struct meed_tokenizer_merge *merges;  /* [merge_mask + 1] */
+    struct meed_tokenizer_merge *merges; /* [merge_mask + 1] */
     uint32_t merge_mask;
-    int32_t byte_ids[256];                /* -1: no token of this one byte */
-    bool ignore_merges;                   /* a word that is a token is that token (Llama 3) */
+    int32_t byte_ids[256]; /* -1: no token of this one byte */
+    bool ignore_merges;    /* a word that is a token is that token (Llama 3) */
     bool fuse_unknown;
-    int32_t unknown;                      /* id for bytes without token; -1: they are dropped */
+    int32_t unknown; /* id for bytes without token; -1: they are dropped */
 };
 
 /* Working memory of one encoding thread. */

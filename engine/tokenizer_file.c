@@ -288,8 +288,10 @@ static void warn_of_missing_bytes(const struct file *file)
         missing += possible && file->tokenizer->bpe.byte_ids[byte] < 0;
     }
     if (missing > 0) {
-        MEED_LOG_WARN("engine", "%s has no token for some bytes; text with them is altered "
-                      "(missing_bytes=%d)", file->name, missing);
+        MEED_LOG_WARN("engine",
+                      "%s has no token for some bytes; text with them is altered "
+                      "(missing_bytes=%d)",
+                      file->name, missing);
     }
 }
 
@@ -401,7 +403,8 @@ static enum meed_status read_pretok(struct file *file)
 /* Published files forget the special flag of control tokens such as <|im_start|>. */
 static bool looks_special(const char *content, size_t length)
 {
-    return length > 4 && strncmp(content, "<|", 2) == 0 && strncmp(content + length - 2, "|>", 2) == 0;
+    return length > 4 && strncmp(content, "<|", 2) == 0 &&
+           strncmp(content + length - 2, "|>", 2) == 0;
 }
 
 static enum meed_status check_added_id(const struct file *file, const char *content, int32_t id)

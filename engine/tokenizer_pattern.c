@@ -8,11 +8,11 @@
 
 /* White_Space of Unicode, and its complement. */
 #define SPACES                                                                                     \
-    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}"              \
+    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}"             \
     "\\x{202F}\\x{205F}\\x{3000}"
 #define NOT_SPACES                                                                                 \
-    "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}"                     \
-    "\\x{1681}-\\x{1FFF}\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}"                  \
+    "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}"                   \
+    "\\x{1681}-\\x{1FFF}\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}"                 \
     "\\x{2060}-\\x{2FFF}\\x{3001}-\\x{D7FF}\\x{E000}-\\x{10FFFF}"
 #define WORD_CHARACTERS "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
 
@@ -38,9 +38,9 @@ static const struct escape escapes[] = {
 };
 
 static const char *const categories[] = {
-    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl",
-    "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk",
-    "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf", "Co",
+    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd",
+    "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm",
+    "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf", "Co",
 };
 
 static const char *const groups[] = {"(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
@@ -79,8 +79,8 @@ static enum meed_status braced_escape(struct reader *reader)
         known = length > 0 && length <= 6 && strspn(open + 1, "0123456789abcdefABCDEF") == length;
     }
     for (size_t i = 0; reader->at[1] != 'x' && i < MEED_COUNT(categories); i++) {
-        known = known || (strlen(categories[i]) == length &&
-                          strncmp(categories[i], open + 1, length) == 0);
+        known = known ||
+                (strlen(categories[i]) == length && strncmp(categories[i], open + 1, length) == 0);
     }
     return known ? copy(reader, whole) : refused(reader, reader->at, MEED_MIN(whole, 40));
 }

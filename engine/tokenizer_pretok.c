@@ -26,8 +26,7 @@ static enum meed_status compile(const char *name, const char *pattern, bool lite
     int code = 0;
     PCRE2_SIZE at = 0;
     uint32_t options = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE);
-    pcre2_code *made =
-        pcre2_compile((PCRE2_SPTR)text.data, text.size, options, &code, &at, NULL);
+    pcre2_code *made = pcre2_compile((PCRE2_SPTR)text.data, text.size, options, &code, &at, NULL);
     if (!made) {
         PCRE2_UCHAR reason[160];
         pcre2_get_error_message(code, reason, sizeof reason);

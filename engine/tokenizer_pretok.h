@@ -45,8 +45,9 @@ void meed_tokenizer_pretok_cutter_clear(struct meed_tokenizer_cutter *cutter);
 /* Called for every word, in order; words are never empty. */
 typedef enum meed_status (*meed_tokenizer_word_fn)(void *user, const char *word, size_t size);
 /* piece must be valid UTF-8. */
-MEED_MUST_CHECK enum meed_status meed_tokenizer_pretok_run(
-    const struct meed_tokenizer_pretok *pretok, struct meed_tokenizer_cutter *cutter,
-    const char *piece, size_t size, meed_tokenizer_word_fn on_word, void *user);
+MEED_MUST_CHECK enum meed_status
+meed_tokenizer_pretok_run(const struct meed_tokenizer_pretok *pretok,
+                          struct meed_tokenizer_cutter *cutter, const char *piece, size_t size,
+                          meed_tokenizer_word_fn on_word, void *user);
 
 #endif
