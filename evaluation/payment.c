@@ -1,0 +1,167 @@
+/* See payment.h.
+ *
+ * Exactness of the split. Weights become integers W ≤ 2^30, so ΣW ≤ 16·2^30 = 2^34. With
+ * budget = q·ΣW + r and r < ΣW, budget·W/ΣW = q·W + r·W/ΣW and r·W < 2^64: the floor and the
+ * remainder of every quota are computed in 64 bits without rounding, and fewer than `count` credits
+ * are left to hand out by remainder.
+ */
+#include "evaluation/payment.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+enum { WEIGHT_BITS = 30 };
+static const int64_t budget_max = (int64_t)1 << 62;
+
+enum meed_status meed_payment_split(int64_t budget, const double *weights, int32_t count,
+                                    int64_t *shares, int64_t *paid)
+{
+    if (budget < 0 || budget > budget_max || count < 0 || count > MEED_PAYMENT_MAX_PLAYERS) {
+        return MEED_FAIL(MEED_ARG,
+                         "cannot split %" PRId64 " credits among %d clients; the budget must lie "
+                         "between 0 and 2^62 and the clients be at most %d",
+                         budget, count, MEED_PAYMENT_MAX_PLAYERS);
+    }
+    double largest = 0;
+    for (int32_t k = 0; k < count; k++) {
+        if (!(weights[k] >= 0) || !isfinite(weights[k])) {
+            return MEED_FAIL(MEED_NUMERIC, "the weight of client %d is %g, not a number from 0 up",
+                             k, weights[k]);
+        }
+        largest = fmax(largest, weights[k]);
+        shares[k] = 0;
+    }
+    *paid = 0;
+    if (largest == 0) {
+        return MEED_OK;
+    }
+    uint64_t integer[MEED_PAYMENT_MAX_PLAYERS] = {0};
+    uint64_t total = 0;
+    for (int32_t k = 0; k < count; k++) {
+        integer[k] = (uint64_t)nearbyint(ldexp(weights[k] / largest, WEIGHT_BITS));
+        total += integer[k];
+    }
+    uint64_t whole = (uint64_t)budget / total;
+    uint64_t rest = (uint64_t)budget % total;
+    uint64_t remainder[MEED_PAYMENT_MAX_PLAYERS] = {0};
+    int64_t left = budget;
+    for (int32_t k = 0; k < count; k++) {
+        shares[k] = (int64_t)(whole * integer[k] + rest * integer[k] / total);
+        remainder[k] = rest * integer[k] % total;
+        left -= shares[k];
+    }
+    bool served[MEED_PAYMENT_MAX_PLAYERS] = {false};
+    for (; left > 0; left--) {
+        int32_t best = -1;
+        for (int32_t k = 0; k < count; k++) {
+            bool waits = !served[k] && integer[k] > 0;
+            if (waits && (best < 0 || remainder[k] > remainder[best])) {
+                best = k;
+            }
+        }
+        MEED_ASSERT(best >= 0); /* fewer credits are left than players with weight */
+        served[best] = true;
+        shares[best]++;
+    }
+    *paid = budget;
+    return MEED_OK;
+}
+
+static enum meed_status verdicts_give(double z, struct meed_payment_player *players, int32_t count)
+{
+    for (int32_t k = 0; k < count; k++) {
+        struct meed_payment_player *player = &players[k];
+        if (!isfinite(player->phi) || !(player->se >= 0) || !isfinite(player->se)) {
+            return MEED_FAIL(MEED_NUMERIC, "the value of client %d is %g ± %g, not a number", k,
+                             player->phi, player->se);
+        }
+        bool harmful = player->phi + z * player->se < 0;
+        player->weight = 0;
+        player->share = 0;
+        player->cause = player->null      ? MEED_PAYMENT_NULL
+                        : player->guarded ? MEED_PAYMENT_GUARD
+                        : harmful         ? MEED_PAYMENT_HARMFUL
+                                          : MEED_PAYMENT_EARNED;
+        bool out = player->cause == MEED_PAYMENT_GUARD || player->cause == MEED_PAYMENT_HARMFUL;
+        player->status = out ? MEED_PAY_EXCLUDED : MEED_PAY_UNPAID;
+    }
+    return MEED_OK;
+}
+
+/* Mean of the earners and the variance between them that sampling errors do not explain. */
+static void cohort_fit(const struct meed_payment_player *players, int32_t count, double *mean,
+                       double *between)
+{
+    double sum = 0;
+    double squared_errors = 0;
+    int32_t earners = 0;
+    for (int32_t k = 0; k < count; k++) {
+        if (players[k].cause == MEED_PAYMENT_EARNED) {
+            sum += players[k].phi;
+            squared_errors += players[k].se * players[k].se;
+            earners++;
+        }
+    }
+    *mean = earners ? sum / earners : 0;
+    double spread = 0;
+    for (int32_t k = 0; k < count; k++) {
+        if (players[k].cause == MEED_PAYMENT_EARNED) {
+            spread += (players[k].phi - *mean) * (players[k].phi - *mean);
+        }
+    }
+    *between = earners > 1 ? fmax(0, spread / (earners - 1) - squared_errors / earners) : 0;
+}
+
+static void weights_give(enum meed_pay_rule rule, double z, struct meed_payment_player *players,
+                         int32_t count)
+{
+    double mean;
+    double between;
+    cohort_fit(players, count, &mean, &between);
+    for (int32_t k = 0; k < count; k++) {
+        struct meed_payment_player *player = &players[k];
+        if (player->cause != MEED_PAYMENT_EARNED) {
+            continue;
+        }
+        double value = player->phi;
+        if (rule == MEED_PAY_SHRUNK) {
+            double variance = between + player->se * player->se;
+            double reliability = variance > 0 ? between / variance : 1;
+            value = mean + reliability * (player->phi - mean);
+            value = fmin(value, player->phi + z * player->se);
+        }
+        player->weight = fmax(value, 0);
+        player->cause = player->weight > 0 ? MEED_PAYMENT_EARNED : MEED_PAYMENT_WORTHLESS;
+    }
+}
+
+enum meed_status meed_payment_settle(enum meed_pay_rule rule, double z, int64_t budget,
+                                     struct meed_payment_player *players, int32_t count,
+                                     int64_t *paid)
+{
+    double weights[MEED_PAYMENT_MAX_PLAYERS] = {0};
+    int64_t shares[MEED_PAYMENT_MAX_PLAYERS] = {0};
+    if (count < 0 || count > MEED_PAYMENT_MAX_PLAYERS) {
+        return MEED_FAIL(MEED_ARG, "%d clients cannot be paid at once; the limit is %d", count,
+                         MEED_PAYMENT_MAX_PLAYERS);
+    }
+    MEED_TRY(verdicts_give(z, players, count));
+    weights_give(rule, z, players, count);
+    for (int32_t k = 0; k < count; k++) {
+        weights[k] = players[k].weight;
+    }
+    MEED_TRY(meed_payment_split(budget, weights, count, shares, paid));
+    int64_t sum = 0;
+    for (int32_t k = 0; k < count; k++) {
+        struct meed_payment_player *player = &players[k];
+        player->share = shares[k];
+        sum += shares[k];
+        if (player->share > 0) {
+            player->status = MEED_PAY_PAID;
+        } else if (player->cause == MEED_PAYMENT_EARNED) {
+            player->cause = MEED_PAYMENT_ROUNDED;
+        }
+    }
+    MEED_ASSERT(sum == *paid);
+    return MEED_OK;
+}

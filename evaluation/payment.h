@@ -1,0 +1,61 @@
+/* From values and their errors to verdicts and credits.
+ *
+ * Verdicts first. A player known to change nothing is UNPAID. A player that a guard excluded, or
+ * whose upper bound φ + z·se is below 0, is EXCLUDED: paid 0 and left out of the aggregate. None of
+ * these takes part in what follows, so neither a free-rider nor an attacker moves another's pay
+ * through the cohort mean.
+ *
+ * Weights next. `proportional`: w = max(φ, 0). `shrunk` (default) first pulls every φ towards the
+ * cohort mean by its reliability (empirical Bayes: Efron and Morris 1973; the moment estimate of
+ * the variance between clients is DerSimonian and Laird's 1986, with the plain mean, because a
+ * precision weighted one would follow whoever reports the smallest error): τ² = max(0, s²(φ) −
+ * mean(se²)),   w = max(μ + τ²/(τ² + se²)·(φ − μ), 0) So equal clients get equal pay whatever the
+ * noise, strong signal gets proportional pay, and a client whose update does almost nothing keeps
+ * its own small value, since its error is as small.
+ *
+ * Credits last: budget·w/Σw, rounded by largest remainder, ties to the lower index; they sum to the
+ * budget exactly, or to 0 if no weight is positive. Everything is integer arithmetic after weights
+ * are taken to 2^-30 of the largest. Rounded-away players are UNPAID like all who get 0.
+ */
+#ifndef MEED_EVALUATION_PAYMENT_H
+#define MEED_EVALUATION_PAYMENT_H
+
+#include "evaluation/valuation.h"
+
+MEED_BEGIN_C
+
+enum { MEED_PAYMENT_MAX_PLAYERS = 16 };
+
+/* Why a player got what it got; the reason in words is valuation's. */
+enum meed_payment_cause {
+    MEED_PAYMENT_EARNED,
+    MEED_PAYMENT_NULL,      /* changes nothing */
+    MEED_PAYMENT_GUARD,     /* excluded by the caller */
+    MEED_PAYMENT_HARMFUL,   /* φ + z·se < 0 */
+    MEED_PAYMENT_WORTHLESS, /* weight 0 */
+    MEED_PAYMENT_ROUNDED    /* positive weight, 0 credits */
+};
+
+struct meed_payment_player {
+    double phi;    /* in */
+    double se;     /* in */
+    bool null;     /* in */
+    bool guarded;  /* in: a guard axis excludes it */
+    double weight; /* out: ≥ 0 */
+    int64_t share; /* out: credits */
+    enum meed_pay_status status;
+    enum meed_payment_cause cause;
+};
+
+/* ARG for a budget below 0 or above 2^62, or more than 16 players; NUMERIC for a φ or se that is
+ * not finite. *paid is the budget, or 0 if nobody is payable. */
+MEED_MUST_CHECK enum meed_status meed_payment_settle(enum meed_pay_rule rule, double z,
+                                                     int64_t budget,
+                                                     struct meed_payment_player *players,
+                                                     int32_t count, int64_t *paid);
+/* The last step alone: weights ≥ 0 and finite to shares. */
+MEED_MUST_CHECK enum meed_status meed_payment_split(int64_t budget, const double *weights,
+                                                    int32_t count, int64_t *shares, int64_t *paid);
+
+MEED_END_C
+#endif
