@@ -3,6 +3,7 @@
 #include "engine/adapter.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include "base/rng.h"
 #include "engine/adapter_internal.h"
@@ -256,6 +257,25 @@ void meed_adapter_from_flat(struct meed_adapter *adapter, const float *values)
 {
     memcpy(adapter->modules[0].a, values,
            (size_t)meed_adapter_value_count(adapter) * sizeof(float));
+}
+
+void meed_adapter_add_flat(struct meed_adapter *adapter, const float *delta)
+{
+    float *values = adapter->modules[0].a;
+    int64_t count = meed_adapter_value_count(adapter);
+    for (int64_t i = 0; i < count; i++) {
+        if (delta[i] != 0.0f) {
+            values[i] += delta[i];
+        }
+    }
+}
+
+void meed_adapter_tensor_name(const struct meed_adapter_module *module, char factor,
+                              char name[MEED_ADAPTER_NAME_BYTES])
+{
+    const char *proj = meed_proj_infos[module->proj].short_name;
+    snprintf(name, MEED_ADAPTER_NAME_BYTES, "layers.%d.%.*s.%c", module->layer,
+             (int)strcspn(proj, "_"), proj, factor);
 }
 
 enum meed_status meed_adapter_check_finite(const struct meed_adapter *adapter, const char *name)

@@ -42,7 +42,11 @@ struct meed_adapter {
     struct meed_adapter_module *modules; /* sorted by (layer, proj) */
 };
 
-enum { MEED_ADAPTER_MAX_RANK = 1024, MEED_ADAPTER_MAX_FILE_BYTES = 1 << 30 };
+enum {
+    MEED_ADAPTER_MAX_RANK = 1024,
+    MEED_ADAPTER_MAX_FILE_BYTES = 1 << 30,
+    MEED_ADAPTER_NAME_BYTES = 48
+};
 
 /* Zero factors of the given shape. */
 MEED_MUST_CHECK enum meed_status meed_adapter_create(const struct meed_model_config *model,
@@ -68,6 +72,12 @@ bool meed_adapter_equal(const struct meed_adapter *x, const struct meed_adapter 
 int64_t meed_adapter_value_count(const struct meed_adapter *adapter);
 void meed_adapter_to_flat(const struct meed_adapter *adapter, float *values);
 void meed_adapter_from_flat(struct meed_adapter *adapter, const float *values);
+/* values += delta in flat order. A zero in delta leaves the value's bits alone (−0 included), so an
+ * adapter plus an empty update equals that adapter bit for bit. */
+void meed_adapter_add_flat(struct meed_adapter *adapter, const float *delta);
+/* "layers.3.q.A": the name of a factor in an update's layout; factor is 'A' or 'B'. */
+void meed_adapter_tensor_name(const struct meed_adapter_module *module, char factor,
+                              char name[MEED_ADAPTER_NAME_BYTES]);
 
 /* adapter_model.safetensors bytes, and back. `name` appears in messages. Scale and rank come from
  * config text (adapter_config.json). */
