@@ -375,6 +375,7 @@ static void run_timer(struct meed_rpc_call *call)
         char text[128];
         snprintf(text, sizeof text, "no progress for %d ms: the stream was given up",
                  (int)call->method->progress_ms);
+        tell_failed(call);
         meed_rpc_call_finish(call, MEED_TIMEOUT, text, NULL, 0);
     } else if (call->timer_ns <= now_ns) {
         call->timer_ns = INT64_MAX;
