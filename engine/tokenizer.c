@@ -36,8 +36,8 @@ enum meed_status meed_tokenizer_open(const char *path, struct meed_tokenizer **t
     char file[MEED_PATH_BYTES];
     struct stat info;
     bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-    MEED_TRY(meed_file_join(folder ? path : "", folder ? "tokenizer.json" : path, file,
-                            sizeof file));
+    MEED_TRY(
+        meed_file_join(folder ? path : "", folder ? "tokenizer.json" : path, file, sizeof file));
     struct meed_buf bytes;
     meed_buf_init(&bytes, MEED_TOKENIZER_MAX_FILE_BYTES);
     enum meed_status st;
@@ -135,12 +135,12 @@ enum meed_status meed_tokenizer_normalize(const char *text, size_t size,
     enum meed_status st;
     void *block = NULL;
     const utf8proc_uint8_t *bytes = (const utf8proc_uint8_t *)text;
-    utf8proc_ssize_t count = utf8proc_decompose(bytes, (utf8proc_ssize_t)size, NULL, 0,
-                                                (utf8proc_option_t)FORM);
+    utf8proc_ssize_t count =
+        utf8proc_decompose(bytes, (utf8proc_ssize_t)size, NULL, 0, (utf8proc_option_t)FORM);
     if (count >= 0) {
         /* One spare item: utf8proc_reencode ends its text with a NUL. */
-        MEED_TRY_OUT(meed_buf_extend(&points, ((size_t)count + 1) * sizeof(utf8proc_int32_t),
-                                     &block));
+        MEED_TRY_OUT(
+            meed_buf_extend(&points, ((size_t)count + 1) * sizeof(utf8proc_int32_t), &block));
         count = utf8proc_decompose(bytes, (utf8proc_ssize_t)size, block, count,
                                    (utf8proc_option_t)FORM);
     }
@@ -191,8 +191,8 @@ static enum meed_status encode_around(struct encoder *encoder,
 {
     size_t done = 0;
     struct meed_tokenizer_cut cut;
-    while (added->count > 0 && meed_tokenizer_added_next(added, text, size, done, done,
-                                                         encoder->parse_special, &cut)) {
+    while (added->count > 0 &&
+           meed_tokenizer_added_next(added, text, size, done, done, encoder->parse_special, &cut)) {
         MEED_TRY(on_piece(encoder, text + done, cut.begin - done));
         MEED_TRY(meed_buf_append(encoder->ids, &cut.id, sizeof cut.id));
         done = cut.end;
