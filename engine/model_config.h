@@ -11,6 +11,7 @@
 #define MEED_ENGINE_MODEL_CONFIG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include "base/status.h"
 

@@ -45,5 +45,35 @@ int64_t meed_group_outputs(const struct meed_model_config *config, enum meed_gro
 /* First row of proj inside its group's output. */
 int64_t meed_proj_row_begin(const struct meed_model_config *config, enum meed_proj proj);
 
+/* What a checkpoint holds, by role. The kinds from INPUT_NORM on come once a layer; WEIGHT and BIAS
+ * once a layer and projection. */
+enum meed_param_kind {
+    MEED_PARAM_EMBED,
+    MEED_PARAM_HEAD,
+    MEED_PARAM_FINAL_NORM,
+    MEED_PARAM_INPUT_NORM,
+    MEED_PARAM_POST_NORM,
+    MEED_PARAM_Q_NORM,
+    MEED_PARAM_K_NORM,
+    MEED_PARAM_WEIGHT,
+    MEED_PARAM_BIAS,
+    MEED_PARAM_KIND_COUNT
+};
+
+struct meed_param {
+    char name[96]; /* "model.layers.3.self_attn.q_proj.weight" */
+    int32_t dims;
+    int64_t shape[2];
+};
+
+/* False if a model of this configuration has no such parameter (a tied head, biases of a Llama).
+ * layer and proj are ignored by kinds that do not repeat. */
+bool meed_param_describe(const struct meed_model_config *config, enum meed_param_kind kind,
+                         int32_t layer, enum meed_proj proj, struct meed_param *param);
+/* The same by running number, for walks over the whole model: idx from 0 until it answers false;
+ * `present` tells whether the model has the parameter. */
+bool meed_param_walk(const struct meed_model_config *config, int64_t idx, bool *present,
+                     struct meed_param *param);
+
 MEED_END_C
 #endif

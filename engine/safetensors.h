@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/buf.h"
+#include "base/hash.h"
 #include "base/status.h"
 
 MEED_BEGIN_C
@@ -49,6 +50,8 @@ const struct meed_tensor *meed_safetensors_at(const struct meed_safetensors *fil
 /* NULL if absent. */
 const struct meed_tensor *meed_safetensors_find(const struct meed_safetensors *file,
                                                 const char *name);
+/* Feeds every file, in name order, into a running hash: name, NUL, u64 size, bytes. */
+void meed_safetensors_hash(const struct meed_safetensors *file, struct meed_sha256 *hash);
 /* Value i as fp32 (F32, F16, BF16, F64). Bulk: out [count]. */
 MEED_MUST_CHECK enum meed_status meed_tensor_to_f32(const struct meed_tensor *tensor, float *out);
 
