@@ -368,7 +368,7 @@ static enum meed_status check_text(const struct shape *shape, const struct field
     if (field->kind != KIND_TEXT && !meed_codec_id_valid(text)) {
         return refuse(shape, field, "an id is 1 to 63 of A-Z a-z 0-9 . _ -");
     }
-    return meed_codec_text_valid(text, length) ? MEED_OK : refuse(shape, field, "the text is not UTF-8");
+    return meed_codec_text_valid(text, length) ? MEED_OK : refuse(shape, field, "it is not UTF-8");
 }
 
 static bool is_zero(const uint8_t *bytes, size_t size)
@@ -580,8 +580,8 @@ static enum meed_status unpack(const struct shape *shape, const void *bytes, siz
         return MEED_FAIL(MEED_LIMIT, "message %s has %zu bytes, more than %d", shape->name, size,
                          MEED_LIMIT_MESSAGE_BYTES);
     }
-    ProtobufCMessage *message =
-        protobuf_c_message_unpack(shape->descriptor, &allocator, size, size ? bytes : (const uint8_t *)"");
+    ProtobufCMessage *message = protobuf_c_message_unpack(
+        shape->descriptor, &allocator, size, size > 0 ? bytes : (const uint8_t *)"");
     if (!message) {
         return unpacking.full
                    ? MEED_FAIL(MEED_LIMIT, "message %s unpacks to more than %d bytes", shape->name,
