@@ -1,0 +1,123 @@
+/* See lora_tail.h: the tail of a tile of rows, and lora_down, which is nothing but that. */
+#include "kernels/cpu/lora_tail.h"
+
+#include "base/rng.h"
+#include "base/threads.h"
+#include "kernels/cpu/cpu_scratch.h"
+
+enum { DEPTH = 512 }; /* of x converted to fp32 at a time */
+
+void MEED_TWIN(tail_dropout)(const struct meed_tail *tail, int64_t width, int64_t m,
+                             int64_t k_begin, int64_t count, float *values)
+{
+    double bound = (double)tail->dropout * 4294967296.0;
+    uint32_t threshold = bound >= 4294967295.0 ? 0xFFFFFFFFu : (uint32_t)bound;
+    float scale = 1.0f / (1.0f - tail->dropout);
+    uint64_t element = (uint64_t)(m * width + k_begin);
+    uint32_t words[4];
+    for (int64_t i = 0; i < count; i++, element++) {
+        if (i == 0 || element % 4 == 0) {
+            meed_rng_block(tail->dropout_key, element / 4, words);
+        }
+        values[i] = words[element % 4] >= threshold ? values[i] * scale : 0.0f;
+    }
+}
+
+struct tail_job MEED_TWIN(tail_prepare)(const struct meed_tail *tail, int64_t k)
+{
+    struct tail_job job = {tail, NULL, k, 0};
+    if (!tail || !tail->a.data || tail->a.rows == 0) {
+        return job;
+    }
+    MEED_ASSERT(tail->a.cols == k && tail->dropout >= 0.0f && tail->dropout < 1.0f);
+    job.r = tail->a.rows;
+    /* Packed in blocks of DEPTH along k, the order in which tail_product reads it. */
+    float *packed = meed_cpu_scratch_floats(MEED_SCRATCH_SHARED_A, (size_t)(k * panel_cols(job.r)));
+    for (int64_t at = 0; at < k; at += DEPTH) {
+        const char *from =
+            (const char *)tail->a.data + (size_t)at * meed_dtype_bytes(tail->a.dtype);
+        MEED_TWIN(panel_pack)
+        (from, tail->a.dtype, tail->a.stride, true, MEED_MIN(DEPTH, k - at), job.r,
+         packed + at * panel_cols(job.r));
+    }
+    job.packed = packed;
+    return job;
+}
+
+void MEED_TWIN(tail_product)(const struct tail_job *job, struct meed_mat x, int64_t begin,
+                             int64_t end, float *u)
+{
+    int64_t width = panel_cols(job->r);
+    float *rows = meed_cpu_scratch_floats(MEED_SCRATCH_ROWS, TAIL_ROWS * DEPTH);
+    memset(u, 0, (size_t)((end - begin) * width) * sizeof *u);
+    for (int64_t m = begin; m < end; m += TAIL_ROWS) {
+        int64_t count = MEED_MIN(TAIL_ROWS, end - m);
+        for (int64_t at = 0; at < job->k; at += DEPTH) {
+            int64_t depth = MEED_MIN(DEPTH, job->k - at);
+            const float *a = rows;
+            int64_t step = depth;
+            if (x.dtype == MEED_DTYPE_F32 && job->tail->dropout == 0.0f) {
+                a = (const float *)x.data + m * x.stride + at;
+                step = x.stride;
+            } else {
+                for (int64_t i = 0; i < count; i++) {
+                    vf_unpack_row(x.data, (m + i) * x.stride + at, x.dtype, depth,
+                                  rows + i * depth);
+                    if (job->tail->dropout > 0.0f) {
+                        MEED_TWIN(tail_dropout)
+                        (job->tail, job->k, m + i, at, depth, rows + i * depth);
+                    }
+                }
+            }
+            MEED_TWIN(panel_gemm)
+            (a, step, 1, count, depth, job->packed + at * width, job->r, u + (m - begin) * width,
+             width);
+        }
+    }
+}
+
+void MEED_TWIN(tail_rows)(const struct tail_job *job, struct meed_mat x, int64_t begin, int64_t end)
+{
+    if (!job->packed) {
+        return;
+    }
+    int64_t width = panel_cols(job->r);
+    float *u = meed_cpu_scratch_floats(MEED_SCRATCH_TILE, (size_t)(TAIL_ROWS * width));
+    for (int64_t m = begin; m < end; m += TAIL_ROWS) {
+        int64_t count = MEED_MIN(TAIL_ROWS, end - m);
+        MEED_TWIN(tail_product)(job, x, m, m + count, u);
+        for (int64_t i = 0; i < count; i++) {
+            const float *gates = tail_gates(job->tail, m + i);
+            for (int64_t j = 0; j < job->r; j += VL) {
+                vf value = vf_load(u + i * width + j);
+                if (gates) {
+                    value *= vf_get_n(gates, j, MEED_DTYPE_F32, job->r - j);
+                }
+                vf_put_n(x.data, (m + i) * x.stride + job->k + j, x.dtype, job->r - j, value);
+            }
+        }
+    }
+}
+
+struct down_job {
+    struct tail_job tail;
+    struct meed_mat x;
+};
+
+static void rows_down(void *user, int64_t begin, int64_t end, int worker_idx)
+{
+    (void)worker_idx;
+    const struct down_job *job = user;
+    MEED_TWIN(tail_rows)(&job->tail, job->x, begin, end);
+}
+
+void MEED_TWIN(lora_down)(const struct meed_backend *be, struct meed_mat xt, int64_t k,
+                          const struct meed_tail *tail)
+{
+    struct down_job job = {MEED_TWIN(tail_prepare)(tail, k), xt};
+    if (!job.tail.packed) {
+        return;
+    }
+    MEED_ASSERT(xt.cols == k + job.tail.r);
+    meed_pool_for(be->pool, xt.rows, TAIL_ROWS, rows_down, &job);
+}
