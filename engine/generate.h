@@ -17,25 +17,31 @@ struct meed_generate_options {
     float top_p;       /* 1: off */
     int32_t top_k;     /* 0: off */
     uint64_t seed;
-    int32_t slots;     /* prompts in flight */
+    int32_t slots;    /* prompts in flight */
+    int32_t max_rows; /* tokens of one forward pass, at most the net's max_rows: long prompts are
+                         fed in pieces of this size while other slots go on */
     const int32_t *stop_ids;
     int32_t stop_count;
 };
-struct meed_generate_options meed_generate_defaults(void); /* 256 tokens, greedy, 8 slots, seed 1 */
+/* 256 tokens, greedy, 8 slots, 128 rows, seed 1, no stop ids. */
+struct meed_generate_options meed_generate_defaults(void);
 
 struct meed_prompt {
     const int32_t *ids;
-    int32_t length;
+    int32_t length; /* at least 1 */
 };
 struct meed_reply {
-    int32_t *ids;     /* from the arena; without the stop token */
+    int32_t *ids; /* from the arena; without the stop token; NULL if empty */
     int32_t length;
-    bool stopped;     /* by a stop token, not by length */
+    bool stopped; /* by a stop token, not by length */
 };
-/* Called for every new token, in order per prompt (streaming chat); may be NULL. Returning false
- * cancels with MEED_CANCELLED. */
+/* Called for every new token, in order per prompt (streaming chat), but not for the stop token; may
+ * be NULL. Returning false cancels with MEED_CANCELLED. */
 typedef bool (*meed_generate_token_fn)(void *user, int32_t prompt_idx, int32_t token);
 
+/* Fills replies [count]; they are untouched on failure. A reply ends at a stop id, after
+ * max_new_tokens or where the model's positions end. ARG: an option or a prompt's id is out of
+ * range; LIMIT: a prompt leaves no position for a reply; both name the prompt. */
 MEED_MUST_CHECK enum meed_status meed_generate(struct meed_net *net,
                                                const struct meed_prompt *prompts, int32_t count,
                                                const struct meed_generate_options *options,
