@@ -1,0 +1,87 @@
+/* A client of a federation: join, watch, pull, train, push, receipt, until the run is over.
+ *
+ * One thread, dialling out only. The worker holds no plan of its own: the server's events say which
+ * round is open, and what is already done for it is read from the state folder. So every fault ends
+ * in the same place, the top of the loop: a cut connection, a restarted server and a killed client
+ * all reconnect (jittered back-off), see the open round and go on from the last thing on disk.
+ *
+ *   STATE/run                  the run's id; another run refuses to use the folder
+ *   STATE/round-000004/
+ *       adapter.bin            the round's global adapter, whole and checked
+ *       train.ckpt             the training, every few steps and on a stop
+ *       residual.bin           error feedback after this round
+ *       push.bin               the push's header
+ *       update.bin             the bytes to push; its presence means the round is trained
+ *       pushed                 the server has acknowledged all of them
+ *       receipt.bin            the receipt as it came
+ *
+ * Files are written in that order, each old or new. Once update.bin is there it is what will be
+ * pushed, however often the process dies: bytes, hash and place in the server's queue stay the
+ * same. Before, the training repeats with the same bits. While training the event stream is looked
+ * at after every step, so a round that closes without us is left at once.
+ *
+ * Behaviours other than honest exist for demonstrations: `idle` pushes the global adapter
+ * unchanged, which is worth exactly nothing.
+ */
+#ifndef MEED_CLIENT_WORKER_H
+#define MEED_CLIENT_WORKER_H
+
+#include <signal.h>
+#include "client/local_train.h"
+#include "proto/rpc.h"
+
+MEED_BEGIN_C
+
+enum meed_worker_behaviour { MEED_WORKER_HONEST, MEED_WORKER_IDLE };
+
+enum meed_worker_event_kind {
+    MEED_WORKER_JOINED,
+    MEED_WORKER_WAITING,  /* heartbeat: nothing to do */
+    MEED_WORKER_RETRYING, /* text says why, seconds how long from now */
+    MEED_WORKER_ROUND,    /* a round begins here */
+    MEED_WORKER_STEP,
+    MEED_WORKER_PUSHED,
+    MEED_WORKER_LEFT, /* a round went on without us; text says why */
+    MEED_WORKER_RECEIPT,
+    MEED_WORKER_FINISHED
+};
+
+struct meed_worker_event {
+    enum meed_worker_event_kind kind;
+    int32_t round;
+    int32_t round_count;
+    int64_t step; /* done so far */
+    int64_t step_count;
+    double loss;
+    double tokens_per_second;
+    double seconds;
+    int64_t bytes;                          /* of the update */
+    double retained_ratio;                  /* energy that the codec kept */
+    const struct meed_msg_receipt *receipt; /* RECEIPT only */
+    const char *text;                       /* never NULL */
+};
+typedef void (*meed_worker_event_fn)(void *user, const struct meed_worker_event *event);
+
+struct meed_worker_config {
+    struct meed_rpc_client *rpc;
+    const char *id; /* this client's name */
+    const char *state_folder;
+    const struct meed_backend *be;
+    const struct meed_checkpoint *checkpoint;
+    struct meed_dataset *dataset;
+    bool truncate;
+    enum meed_dtype dtype;
+    int64_t checkpoint_every; /* steps */
+    enum meed_worker_behaviour behaviour;
+    int64_t backoff_ms;                /* of the first retry; doubles up to 64 times that. 0: 250 */
+    const volatile sig_atomic_t *stop; /* non-zero: checkpoint and return; may be NULL */
+    meed_worker_event_fn on_event;     /* may be NULL */
+    void *user;
+};
+
+/* Runs until the federation has finished (OK), *stop is set (CANCELLED) or something is wrong that
+ * waiting does not mend. Everything is borrowed. */
+MEED_MUST_CHECK enum meed_status meed_worker_run(const struct meed_worker_config *config);
+
+MEED_END_C
+#endif

@@ -1,0 +1,494 @@
+/* One round of a client, each part skipped if its result is already on disk (worker.h). */
+#include <string.h>
+#include "base/log.h"
+#include "client/compress.h"
+#include "client/worker_internal.h"
+#include "client/worker_state.h"
+#include "proto/chunk.h"
+
+enum { RESIDUAL_MAX_AGE = 3 }; /* rounds; older error feedback answers a model long gone */
+
+struct round_job {
+    struct meed_worker *worker;
+    int32_t round;
+    struct meed_msg_plan plan;
+    struct meed_adapter *global;
+    struct meed_adapter *trained;
+    float *residual;
+};
+
+static int64_t transfer_ms(int64_t bytes)
+{
+    return MEED_LIMIT_TRANSFER_BASE_MS + bytes / 1024;
+}
+
+static const char *state_of(const struct round_job *job)
+{
+    return job->worker->config->state_folder;
+}
+
+static enum meed_status write_state(const struct round_job *job, const char *name,
+                                    const void *bytes, size_t size)
+{
+    char path[MEED_PATH_BYTES];
+    MEED_TRY(meed_worker_state_path(state_of(job), job->round, name, path));
+    return meed_file_write_atomic(path, bytes, size);
+}
+
+static enum meed_status read_state(const struct round_job *job, int32_t round, const char *name,
+                                   struct meed_buf *bytes)
+{
+    char path[MEED_PATH_BYTES];
+    MEED_TRY(meed_worker_state_path(state_of(job), round, name, path));
+    return meed_file_read(path, bytes);
+}
+
+/* ---- pull -------------------------------------------------------------------------------------
+ */
+
+/* The receiving end of a pull: the plan first, then what is missing of the adapter. */
+struct pull {
+    struct round_job *job;
+    struct meed_buf *adapter; /* what is there already, and grows */
+    struct meed_chunk_receiver receiver;
+    bool planned;
+};
+
+static enum meed_status pull_accept(struct pull *pull, const struct meed_msg_pull_reply *reply)
+{
+    if (reply->part == MEED_PULL_PLAN) {
+        if (pull->planned || reply->plan.round != pull->job->round) {
+            return MEED_FAIL(MEED_FORMAT, "the server sent the plan of round %d for round %d",
+                             reply->plan.round, pull->job->round);
+        }
+        pull->planned = true;
+        pull->job->plan = reply->plan;
+        MEED_TRY(meed_chunk_receiver_init(&pull->receiver, reply->plan.adapter_bytes,
+                                          MEED_ADAPTER_MAX_FILE_BYTES, reply->plan.adapter_hash));
+        return meed_chunk_receiver_resume(&pull->receiver, pull->adapter->data,
+                                          pull->adapter->size);
+    }
+    if (!pull->planned) {
+        return MEED_FAIL(MEED_FORMAT, "the server sent a chunk before the plan");
+    }
+    MEED_TRY(meed_chunk_receiver_accept(&pull->receiver, &reply->chunk));
+    return meed_buf_append(pull->adapter, reply->chunk.bytes, reply->chunk.size);
+}
+
+static enum meed_status pull_messages(struct pull *pull, struct meed_rpc_stream *stream)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_buf message;
+    struct meed_arena arena;
+    meed_codec_buf_init(&message);
+    meed_codec_arena_init(&arena);
+    for (enum meed_rpc_event event = MEED_RPC_MESSAGE;;) {
+        struct meed_msg_pull_reply reply;
+        meed_buf_reset(&message);
+        meed_arena_reset(&arena);
+        MEED_TRY_OUT(meed_worker_remote(
+            meed_rpc_stream_receive(stream, MEED_LIMIT_PROGRESS_MS, &message, &event)));
+        if (event == MEED_RPC_END) {
+            break;
+        }
+        if (event == MEED_RPC_WAITING) {
+            st = MEED_FAIL(MEED_TIMEOUT, "the server sent nothing of the adapter for %d s",
+                           MEED_LIMIT_PROGRESS_MS / 1000);
+            goto out;
+        }
+        MEED_TRY_OUT(meed_codec_unpack_pull_reply(message.data, message.size, &arena, &reply));
+        MEED_TRY_OUT(pull_accept(pull, &reply));
+        if (meed_worker_stopping(pull->job->worker)) {
+            st = MEED_FAIL(MEED_CANCELLED, "stopped while pulling round %d", pull->job->round);
+            goto out;
+        }
+    }
+out:
+    meed_arena_clear(&arena);
+    meed_buf_clear(&message);
+    return st;
+}
+
+/* One attempt; `adapter` keeps what arrived, so the next one continues. */
+static enum meed_status pull_once(struct round_job *job, struct meed_buf *adapter)
+{
+    enum meed_status st = MEED_OK;
+    struct pull pull = {.job = job, .adapter = adapter};
+    struct meed_rpc_stream *stream = NULL;
+    struct meed_msg_pull_request request = {.round = job->round, .offset = (int64_t)adapter->size};
+    struct meed_buf message;
+    meed_codec_buf_init(&message);
+    memcpy(request.run_id, job->worker->run_id, sizeof request.run_id);
+    MEED_TRY_OUT(meed_codec_pack_pull_request(&request, &message));
+    MEED_TRY_OUT(meed_worker_remote(meed_rpc_stream_open(job->worker->config->rpc, MEED_RPC_PULL,
+                                                         transfer_ms(MEED_ADAPTER_MAX_FILE_BYTES),
+                                                         &stream)));
+    /* A failed send means that the call has ended; finish, below, says why. */
+    bool sent = meed_rpc_stream_send(stream, message.data, message.size) == MEED_OK &&
+                meed_rpc_stream_close_send(stream) == MEED_OK;
+    if (sent) {
+        MEED_TRY_OUT(pull_messages(&pull, stream));
+    }
+    MEED_TRY_OUT(meed_worker_remote(meed_rpc_stream_finish(stream)));
+    if (!sent || !pull.planned || !meed_chunk_receiver_complete(&pull.receiver)) {
+        st = MEED_FAIL(MEED_RPC, "the adapter of round %d stopped half way", job->round);
+        goto out;
+    }
+    st = meed_chunk_receiver_finish(&pull.receiver);
+    if (st != MEED_OK) {
+        meed_buf_reset(adapter); /* from the beginning next time */
+        st = MEED_FAIL(MEED_RPC, "round %d: %s", job->round, meed_last_error());
+    }
+out:
+    meed_chunk_receiver_clear(&pull.receiver);
+    meed_rpc_stream_destroy(stream);
+    meed_buf_clear(&message);
+    return st;
+}
+
+static enum meed_status pull_adapter(struct round_job *job)
+{
+    enum meed_status st = MEED_OK;
+    const struct meed_worker_config *config = job->worker->config;
+    struct meed_buf adapter;
+    meed_buf_init(&adapter, MEED_ADAPTER_MAX_FILE_BYTES);
+    bool cached = meed_worker_state_has(state_of(job), job->round, MEED_WORKER_ADAPTER);
+    if (cached) {
+        MEED_TRY_OUT(read_state(job, job->round, MEED_WORKER_ADAPTER, &adapter));
+    }
+    st = pull_once(job, &adapter);
+    for (int again = 0; again < 2 && st == MEED_RPC && adapter.size > 0; again++) {
+        st = pull_once(job, &adapter);
+    }
+    MEED_TRY_OUT(st);
+    MEED_TRY_OUT(meed_adapter_unpack("the round's adapter", adapter.data, adapter.size,
+                                     &config->checkpoint->config, &job->global));
+    if (!cached) {
+        MEED_TRY_OUT(write_state(job, MEED_WORKER_ADAPTER, adapter.data, adapter.size));
+    }
+out:
+    meed_buf_clear(&adapter);
+    return st;
+}
+
+/* ---- train and compress -----------------------------------------------------------------------
+ */
+
+static bool on_step(void *user, const struct meed_train_report *report, int64_t step_count)
+{
+    struct round_job *job = user;
+    struct meed_worker_event event = {
+        .kind = MEED_WORKER_STEP,
+        .round = job->round,
+        .step = report->step + 1,
+        .step_count = step_count,
+        .loss = report->loss,
+        .seconds = report->seconds,
+        .tokens_per_second = report->seconds > 0.0 ? (double)report->tokens / report->seconds : 0.0,
+    };
+    meed_worker_emit(job->worker, event);
+    /* A broken event stream is the loop's business, not a reason to stop training. */
+    meed_status_discard(meed_worker_drain(job->worker, 0));
+    return !meed_worker_stopping(job->worker) && job->worker->open_round == job->round;
+}
+
+static enum meed_status train(struct round_job *job, struct meed_local_train_result *result)
+{
+    const struct meed_worker_config *config = job->worker->config;
+    char path[MEED_PATH_BYTES];
+    *result = (struct meed_local_train_result){.loss = 0.0};
+    MEED_TRY(meed_adapter_clone(job->global, &job->trained));
+    if (config->behaviour == MEED_WORKER_IDLE) {
+        return MEED_OK;
+    }
+    MEED_TRY(meed_worker_state_path(state_of(job), job->round, MEED_WORKER_TRAIN, path));
+    struct meed_local_train_job train = {
+        .be = config->be,
+        .checkpoint = config->checkpoint,
+        .dataset = config->dataset,
+        .truncate = config->truncate,
+        .plan = &job->plan,
+        .client_id = config->id,
+        .start = job->global,
+        .dtype = config->dtype,
+        .checkpoint_path = path,
+        .checkpoint_every = config->checkpoint_every,
+        .on_step = on_step,
+        .user = job,
+    };
+    return meed_local_train_run(&train, job->trained, result);
+}
+
+/* Error feedback of the last round that was pushed, in this round's coordinates; zeros if there is
+ * none, it is too old, or its files cannot be used. */
+static enum meed_status load_residual(struct round_job *job)
+{
+    enum meed_status st = MEED_OK;
+    const struct meed_worker_config *config = job->worker->config;
+    int64_t count = meed_adapter_value_count(job->global);
+    struct meed_adapter *old = NULL;
+    char path[MEED_PATH_BYTES];
+    struct meed_buf packed;
+    meed_buf_init(&packed, MEED_ADAPTER_MAX_FILE_BYTES);
+    job->residual = meed_heap_alloc((size_t)count, sizeof(float));
+    if (!job->residual) {
+        return MEED_NOMEM;
+    }
+    int32_t last = meed_worker_state_newest(state_of(job), job->round, MEED_WORKER_PUSHED_MARK);
+    if (config->behaviour == MEED_WORKER_IDLE || last < job->round - RESIDUAL_MAX_AGE || last < 0) {
+        goto out;
+    }
+    MEED_TRY_OUT(meed_worker_state_path(state_of(job), last, MEED_WORKER_RESIDUAL, path));
+    MEED_TRY_OUT(meed_compress_load(path, count, job->residual));
+    MEED_TRY_OUT(read_state(job, last, MEED_WORKER_ADAPTER, &packed));
+    MEED_TRY_OUT(meed_adapter_unpack("the last round's adapter", packed.data, packed.size,
+                                     &config->checkpoint->config, &old));
+    if (!job->worker->fixed_gauge) {
+        MEED_TRY_OUT(meed_compress_carry(old, job->global, job->residual));
+    }
+out:
+    meed_adapter_destroy(old);
+    meed_buf_clear(&packed);
+    if (st == MEED_NOT_FOUND || st == MEED_INTEGRITY || st == MEED_FORMAT) {
+        MEED_LOG_WARN("client", "round %d starts without error feedback: %s", job->round,
+                      meed_last_error());
+        memset(job->residual, 0, (size_t)count * sizeof(float));
+        st = MEED_OK;
+    }
+    return st;
+}
+
+static void fill_header(const struct round_job *job, struct meed_update_header *header)
+{
+    *header = (struct meed_update_header){.round = job->round, .seed = job->plan.seed};
+    memcpy(header->run_id, job->worker->run_id, sizeof header->run_id);
+    memcpy(header->client_id, job->worker->config->id,
+           MEED_MIN(strlen(job->worker->config->id), sizeof header->client_id - 1));
+    memcpy(header->base_adapter_hash, job->plan.adapter_hash, sizeof header->base_adapter_hash);
+}
+
+/* residual.bin, push.bin, update.bin, in this order: the last one commits the round's work. */
+static enum meed_status commit(struct round_job *job, const struct meed_local_train_result *result,
+                               const struct meed_update_stats *stats, const struct meed_buf *update)
+{
+    enum meed_status st = MEED_OK;
+    char path[MEED_PATH_BYTES];
+    struct meed_buf message;
+    meed_codec_buf_init(&message);
+    struct meed_msg_push_request request = {.part = MEED_PUSH_HEADER};
+    struct meed_msg_push_header *header = &request.header;
+    memcpy(header->run_id, job->worker->run_id, sizeof header->run_id);
+    memcpy(header->base_adapter_hash, job->plan.adapter_hash, sizeof header->base_adapter_hash);
+    meed_sha256(update->data, update->size, header->sha256);
+    header->round = job->round;
+    header->total_bytes = (int64_t)update->size;
+    header->sample_count = job->worker->config->dataset->count;
+    header->train_loss = result->loss;
+    header->token_count = result->tokens;
+    header->train_seconds = result->seconds;
+    header->retained_energy =
+        stats->energy > 0.0 ? MEED_MIN(stats->retained_energy / stats->energy, 1.0) : 1.0;
+    MEED_TRY_OUT(meed_codec_pack_push_request(&request, &message));
+    MEED_TRY_OUT(meed_worker_state_path(state_of(job), job->round, MEED_WORKER_RESIDUAL, path));
+    MEED_TRY_OUT(meed_compress_save(job->residual, meed_adapter_value_count(job->global), path));
+    MEED_TRY_OUT(write_state(job, MEED_WORKER_PUSH, message.data, message.size));
+    MEED_TRY_OUT(write_state(job, MEED_WORKER_UPDATE, update->data, update->size));
+out:
+    meed_buf_clear(&message);
+    return st;
+}
+
+/* Everything up to update.bin. */
+static enum meed_status produce(struct round_job *job)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_local_train_result result;
+    struct meed_update_stats stats;
+    struct meed_update_header header;
+    struct meed_buf update;
+    meed_buf_init(&update, (size_t)MEED_LIMIT_TRANSFER_BYTES);
+    MEED_TRY_OUT(pull_adapter(job));
+    meed_worker_emit(job->worker, (struct meed_worker_event){.kind = MEED_WORKER_ROUND,
+                                                             .round = job->round,
+                                                             .step_count = job->plan.steps});
+    MEED_TRY_OUT(train(job, &result));
+    MEED_TRY_OUT(load_residual(job));
+    fill_header(job, &header);
+    struct meed_compress_job compress = {
+        .header = &header,
+        .codec = &job->plan.codec,
+        .global = job->global,
+        .trained = job->trained,
+        .trained_factors = job->plan.trained_factors,
+    };
+    MEED_TRY_OUT(meed_compress_update(&compress, job->residual, &update, &stats));
+    MEED_TRY_OUT(commit(job, &result, &stats, &update));
+out:
+    meed_buf_clear(&update);
+    return st;
+}
+
+/* ---- push -------------------------------------------------------------------------------------
+ */
+
+static enum meed_status query_stored(const struct round_job *job,
+                                     const struct meed_msg_push_header *header,
+                                     struct meed_msg_query_push_reply *reply)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_msg_query_push_request request = {.round = header->round};
+    struct meed_buf message, answer;
+    struct meed_arena arena;
+    meed_codec_buf_init(&message);
+    meed_codec_buf_init(&answer);
+    meed_codec_arena_init(&arena);
+    memcpy(request.run_id, header->run_id, sizeof request.run_id);
+    memcpy(request.sha256, header->sha256, sizeof request.sha256);
+    MEED_TRY_OUT(meed_codec_pack_query_push_request(&request, &message));
+    MEED_TRY_OUT(meed_worker_remote(
+        meed_rpc_client_unary(job->worker->config->rpc, MEED_RPC_QUERY_PUSH, message.data,
+                              message.size, MEED_LIMIT_UNARY_MS, &answer)));
+    MEED_TRY_OUT(meed_codec_unpack_query_push_reply(answer.data, answer.size, &arena, reply));
+out:
+    meed_arena_clear(&arena);
+    meed_buf_clear(&answer);
+    meed_buf_clear(&message);
+    return st;
+}
+
+/* Header and chunks. A send that fails ends the sending, not the call: its verdict comes from
+ * finish. */
+static enum meed_status send_all(const struct round_job *job, struct meed_rpc_stream *stream,
+                                 const struct meed_msg_push_header *header,
+                                 const struct meed_buf *update)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_chunk_sender sender;
+    struct meed_buf message;
+    meed_codec_buf_init(&message);
+    struct meed_msg_push_request request = {.part = MEED_PUSH_HEADER, .header = *header};
+    MEED_TRY_OUT(
+        meed_chunk_sender_init(&sender, update->data, (int64_t)update->size, header->offset));
+    do {
+        if (meed_worker_stopping(job->worker)) {
+            st = MEED_FAIL(MEED_CANCELLED, "stopped while pushing round %d; a restart goes on",
+                           job->round);
+            goto out;
+        }
+        meed_buf_reset(&message);
+        MEED_TRY_OUT(meed_codec_pack_push_request(&request, &message));
+        if (meed_rpc_stream_send(stream, message.data, message.size) != MEED_OK) {
+            goto out;
+        }
+        request.part = MEED_PUSH_CHUNK;
+    } while (meed_chunk_sender_next(&sender, &request.chunk));
+    meed_status_discard(meed_rpc_stream_close_send(stream));
+out:
+    meed_buf_clear(&message);
+    return st;
+}
+
+static enum meed_status push_once(const struct round_job *job,
+                                  const struct meed_msg_push_header *header,
+                                  const struct meed_buf *update)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_rpc_stream *stream = NULL;
+    struct meed_msg_push_reply reply;
+    enum meed_rpc_event event = MEED_RPC_END;
+    struct meed_buf answer;
+    struct meed_arena arena;
+    meed_codec_buf_init(&answer);
+    meed_codec_arena_init(&arena);
+    MEED_TRY_OUT(meed_worker_remote(meed_rpc_stream_open(
+        job->worker->config->rpc, MEED_RPC_PUSH, transfer_ms(header->total_bytes), &stream)));
+    MEED_TRY_OUT(send_all(job, stream, header, update));
+    MEED_TRY_OUT(meed_worker_remote(
+        meed_rpc_stream_receive(stream, MEED_LIMIT_PROGRESS_MS, &answer, &event)));
+    MEED_TRY_OUT(meed_worker_remote(meed_rpc_stream_finish(stream)));
+    if (event != MEED_RPC_MESSAGE) {
+        st = MEED_FAIL(MEED_RPC, "the push of round %d was not acknowledged", job->round);
+        goto out;
+    }
+    MEED_TRY_OUT(meed_codec_unpack_push_reply(answer.data, answer.size, &arena, &reply));
+    if (reply.stored_bytes != header->total_bytes) {
+        st = MEED_FAIL(MEED_RPC, "round %d: the server stored %lld of %lld bytes", job->round,
+                       (long long)reply.stored_bytes, (long long)header->total_bytes);
+    }
+out:
+    meed_rpc_stream_destroy(stream);
+    meed_arena_clear(&arena);
+    meed_buf_clear(&answer);
+    return st;
+}
+
+static enum meed_status read_push_header(const struct round_job *job,
+                                         struct meed_msg_push_header *header)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_msg_push_request request;
+    struct meed_buf bytes;
+    struct meed_arena arena;
+    meed_codec_buf_init(&bytes);
+    meed_codec_arena_init(&arena);
+    MEED_TRY_OUT(read_state(job, job->round, MEED_WORKER_PUSH, &bytes));
+    MEED_TRY_OUT(meed_codec_unpack_push_request(bytes.data, bytes.size, &arena, &request));
+    *header = request.header;
+out:
+    meed_arena_clear(&arena);
+    meed_buf_clear(&bytes);
+    return st;
+}
+
+static enum meed_status push(struct round_job *job)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_msg_push_header header;
+    struct meed_msg_query_push_reply stored;
+    uint8_t digest[MEED_SHA256_BYTES];
+    struct meed_buf update;
+    meed_buf_init(&update, (size_t)MEED_LIMIT_TRANSFER_BYTES);
+    MEED_TRY_OUT(read_push_header(job, &header));
+    MEED_TRY_OUT(read_state(job, job->round, MEED_WORKER_UPDATE, &update));
+    meed_sha256(update.data, update.size, digest);
+    if (memcmp(digest, header.sha256, sizeof digest) != 0) {
+        st = MEED_FAIL(MEED_INTEGRITY,
+                       "the update of round %d on disk is damaged; remove the "
+                       "round's folder from the state folder",
+                       job->round);
+        goto out;
+    }
+    MEED_TRY_OUT(query_stored(job, &header, &stored));
+    if (!stored.complete) {
+        header.offset = stored.stored_bytes;
+        MEED_TRY_OUT(push_once(job, &header, &update));
+    }
+    MEED_TRY_OUT(meed_worker_state_mark(state_of(job), job->round, MEED_WORKER_PUSHED_MARK));
+    meed_worker_state_clean(state_of(job), job->round);
+    meed_worker_emit(job->worker, (struct meed_worker_event){
+                                      .kind = MEED_WORKER_PUSHED,
+                                      .round = job->round,
+                                      .loss = header.train_loss,
+                                      .seconds = header.train_seconds,
+                                      .bytes = header.total_bytes,
+                                      .retained_ratio = header.retained_energy,
+                                  });
+out:
+    meed_buf_clear(&update);
+    return st;
+}
+
+enum meed_status meed_worker_round(struct meed_worker *worker, int32_t round)
+{
+    enum meed_status st = MEED_OK;
+    struct round_job job = {.worker = worker, .round = round};
+    if (!meed_worker_state_has(worker->config->state_folder, round, MEED_WORKER_UPDATE)) {
+        MEED_TRY_OUT(produce(&job));
+    }
+    MEED_TRY_OUT(push(&job));
+out:
+    meed_adapter_destroy(job.global);
+    meed_adapter_destroy(job.trained);
+    meed_heap_free(job.residual);
+    return st;
+}
