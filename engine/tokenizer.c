@@ -5,14 +5,12 @@
  */
 #include "engine/tokenizer.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <utf8proc.h>
 #include "base/file.h"
 #include "engine/tokenizer_internal.h"
-
-static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
+#include "engine/tokenizer_utf8.h"
 
 enum meed_status meed_tokenizer_open_bytes(const char *name, const void *bytes, size_t size,
                                            struct meed_tokenizer **tokenizer)
@@ -57,63 +55,7 @@ void meed_tokenizer_close(struct meed_tokenizer *tokenizer)
     }
 }
 
-/* --- UTF-8 and NFC --------------------------------------------------------------------------- */
-/* Length of the well-formed character at text, or 0; *bad is then the length of the maximal
- * ill-formed sequence (Unicode 3.9, table 3-7). */
-static size_t utf8_character(const uint8_t *text, size_t size, size_t *bad)
-{
-    uint8_t lead = text[0];
-    size_t length = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-    uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    *bad = 1;
-    if (length == 0 || lead > 0xF4) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if (i == size || text[i] < low || text[i] > high) {
-            *bad = i;
-            return 0;
-        }
-        low = 0x80;
-        high = 0xBF;
-    }
-    return length;
-}
-
-/* Bytes of well-formed UTF-8 at the beginning of text. */
-static size_t utf8_prefix(const uint8_t *text, size_t size)
-{
-    size_t at = 0;
-    size_t bad;
-    while (at < size) {
-        size_t length = text[at] < 0x80 ? 1 : utf8_character(text + at, size - at, &bad);
-        if (length == 0) {
-            break;
-        }
-        at += length;
-    }
-    return at;
-}
-
-static enum meed_status replace_ill_formed(const char *text, size_t size, struct meed_buf *clean)
-{
-    while (size > 0) {
-        size_t good = utf8_prefix((const uint8_t *)text, size);
-        MEED_TRY(meed_buf_append(clean, text, good));
-        text += good;
-        size -= good;
-        if (size > 0) {
-            size_t bad = 0;
-            (void)utf8_character((const uint8_t *)text, size, &bad);
-            MEED_TRY(meed_buf_append(clean, replacement, sizeof replacement - 1));
-            text += bad;
-            size -= bad;
-        }
-    }
-    return MEED_OK;
-}
-
+/* --- NFC ------------------------------------------------------------------------------------ */
 static bool is_ascii(const char *text, size_t size)
 {
     uint8_t any = 0;
@@ -227,8 +169,8 @@ enum meed_status meed_tokenizer_encode(const struct meed_tokenizer *tokenizer, c
     meed_buf_init(&encoder.normalized, 9 * (size_t)MEED_TOKENIZER_MAX_TEXT_BYTES);
     enum meed_status st;
     MEED_TRY_OUT(meed_tokenizer_pretok_cutter_init(&encoder.cutter));
-    if (utf8_prefix((const uint8_t *)text, size) < size) {
-        MEED_TRY_OUT(replace_ill_formed(text, size, &encoder.clean));
+    if (meed_tokenizer_utf8_prefix(text, size) < size) {
+        MEED_TRY_OUT(meed_tokenizer_utf8_clean(text, size, &encoder.clean));
         text = encoder.clean.data;
         size = encoder.clean.size;
     }
@@ -257,7 +199,8 @@ enum meed_status meed_tokenizer_decode(const struct meed_tokenizer *tokenizer, c
             const struct meed_tokenizer_text *token = &tokenizer->texts[ids[i]];
             MEED_TRY(meed_buf_append(text, token->bytes, (size_t)token->length));
         } else {
-            MEED_TRY(meed_buf_append(text, replacement, sizeof replacement - 1));
+            MEED_TRY(meed_buf_append(text, MEED_TOKENIZER_REPLACEMENT,
+                                     strlen(MEED_TOKENIZER_REPLACEMENT)));
         }
     }
     return MEED_OK;
