@@ -23,9 +23,9 @@ struct meed_valuation_options {
     enum meed_value_method method;
     enum meed_pay_rule rule;
     enum meed_coalition_path path;
-    int64_t budget;        /* credits of this round, ≥ 0 */
-    int32_t bootstrap;     /* draws, e.g. 1000 */
-    double guard_z;        /* a guard value below −guard_z·se excludes; e.g. 2.576 */
+    int64_t budget;    /* credits of this round, ≥ 0 */
+    int32_t bootstrap; /* draws, e.g. 1000 */
+    double guard_z;    /* φ + guard_z·se < 0, on a guard axis or in all, excludes; e.g. 2.576 */
     uint64_t seed;
     int32_t batch_tokens;
     const char *cache_path; /* SQLite utility cache; NULL: none */
@@ -35,7 +35,7 @@ struct meed_valuation_options {
 struct meed_valuation_options meed_valuation_defaults(void);
 
 struct meed_value_client {
-    double phi;  /* paid utility, nats per token */
+    double phi; /* paid utility, nats per token */
     double se;
     double axis_phi[MEED_BENCHMARK_MAX_AXES];
     double axis_se[MEED_BENCHMARK_MAX_AXES];
@@ -46,24 +46,28 @@ struct meed_value_client {
 
 struct meed_valuation {
     int32_t players;
-    int32_t coalition_count;  /* 2^players for exact */
-    double *coalition_values; /* [coalition_count], by member bit mask; paid utility */
-    double residual;          /* Σφ − (v(N) − v(∅)) */
+    int32_t coalition_count;   /* exact: 2^players, row = mask; else ∅, N, N∖0, N∖1 … */
+    uint32_t *coalition_masks; /* [coalition_count]: members, bit k = client k */
+    double *coalition_values;  /* [coalition_count]; paid utility */
+    double residual;           /* Σφ − (v(N) − v(∅)) */
     double value_empty, value_full;
-    int64_t evaluations;      /* coalitions really scored */
+    int64_t evaluations; /* coalitions really scored */
     double seconds;
-    int64_t tokens;
-    uint8_t utilities_hash[MEED_SHA256_BYTES]; /* of all item utilities, in mask order */
-    struct meed_value_client *clients; /* [players] */
+    int64_t tokens;                     /* rows fed */
+    enum meed_coalition_path path;      /* STACK or MERGE */
+    int64_t paid;                       /* Σ shares: the budget, or 0 if nobody is payable */
+    char note[MEED_VALUE_REASON_BYTES]; /* "" or what a reader must know: why nothing was paid */
+    uint8_t utilities_hash[MEED_SHA256_BYTES]; /* of all item utilities, in row order */
+    struct meed_value_client *clients;         /* [players] */
     struct meed_arena arena;
 };
 
 /* p [players]: fixed weights of the cohort. global may be NULL. */
-MEED_MUST_CHECK enum meed_status meed_valuation_run(
-    const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
-    const struct meed_benchmark *benchmark, const struct meed_adapter *global,
-    const struct meed_adapter *const *clients, int32_t players, const double *p,
-    const struct meed_valuation_options *options, struct meed_valuation **valuation);
+MEED_MUST_CHECK enum meed_status
+meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
+                   const struct meed_benchmark *benchmark, const struct meed_adapter *global,
+                   const struct meed_adapter *const *clients, int32_t players, const double *p,
+                   const struct meed_valuation_options *options, struct meed_valuation **valuation);
 void meed_valuation_destroy(struct meed_valuation *valuation); /* accepts NULL */
 
 MEED_END_C
