@@ -55,10 +55,9 @@ struct meed_benchmark {
     int32_t item_count;
     struct meed_benchmark_item *items;
     int32_t sequence_count;
-    struct meed_sequence
-        *sequences;         /* deduplicated: scored once per coalition, used by many items */
-    int32_t *scored_tokens; /* [sequence_count] */
-    int64_t tokens;         /* rows per coalition */
+    struct meed_sequence *sequences; /* distinct: scored once a coalition, used by many items */
+    int32_t *scored_tokens;          /* [sequence_count] */
+    int64_t tokens; /* rows a coalition feeds: equal ids once, whatever their masks */
 };
 
 /* FORMAT "FILE:LINE: …" for a broken line; LIMIT with file:line and lengths for a dialogue that
