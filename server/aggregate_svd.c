@@ -1,0 +1,282 @@
+/* The best rank-r factors of a stack, without the N × K matrix: the one LAPACKE file.
+ *
+ *     B = Q_B R_B,  Aᵀ = Q_A R_A                 (thin QR, m_B = min(N, R), m_A = min(K, R))
+ *     S = B D A = Q_B (R_B D R_Aᵀ) Q_Aᵀ          D = diag(gate·scale)
+ *     R_B D R_Aᵀ = U Σ Vᵀ                        (m_B × m_A)
+ *     b = Q_B U_r √(Σ_r/s),  a = √(Σ_r/s) V_rᵀ Q_Aᵀ
+ *
+ * Q_B and Q_A have orthonormal columns, so every Frobenius norm that the report wants is the norm
+ * of a core with another matrix in place of D. Each singular pair is given the sign that makes the
+ * largest entry of its column of b positive (the first of equals): SVD leaves it open, ours does
+ * not.
+ *
+ * Determinism: LAPACK is called on one thread with fixed shapes. A threaded BLAS behind it
+ * (OpenBLAS) may change the order of sums with its thread count, so it is set to one thread, once.
+ */
+#include <dlfcn.h>
+#include <math.h>
+#include <pthread.h>
+#include <string.h>
+#include <lapacke.h>
+#include "server/aggregate.h"
+
+/* Below this fraction of the largest, a singular value is rounding: fp32 factors carry 24 bits. */
+static const double zero_ratio = 1e-9;
+
+static pthread_once_t blas_once = PTHREAD_ONCE_INIT;
+
+static void blas_to_one_thread(void)
+{
+    void *symbol = dlsym(RTLD_DEFAULT, "openblas_set_num_threads");
+    void (*set_threads)(int) = NULL;
+    memcpy(&set_threads, &symbol, sizeof set_threads);
+    if (set_threads) {
+        set_threads(1);
+    }
+}
+
+/* One side's QR, column-major: q [rows × m] and rfactor [m × cols], m = min(rows, cols). */
+struct side {
+    lapack_int rows, cols, m;
+    double *q;       /* the stack's array, overwritten */
+    double *rfactor; /* [m × cols] */
+};
+
+static enum meed_status side_factor(struct side *side)
+{
+    enum meed_status st = MEED_OK;
+    double *tau = meed_heap_alloc((size_t)side->m, sizeof *tau);
+    side->rfactor = meed_heap_alloc((size_t)side->m * (size_t)side->cols, sizeof *side->rfactor);
+    if (!tau || !side->rfactor) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    if (LAPACKE_dgeqrf(LAPACK_COL_MAJOR, side->rows, side->cols, side->q, side->rows, tau) != 0) {
+        st = MEED_FAIL(MEED_NUMERIC, "QR of the stacked factors failed");
+        goto out;
+    }
+    for (int64_t col = 0; col < side->cols; col++) {
+        for (int64_t row = 0; row < side->m && row <= col; row++) {
+            side->rfactor[col * side->m + row] = side->q[col * side->rows + row];
+        }
+    }
+    if (LAPACKE_dorgqr(LAPACK_COL_MAJOR, side->rows, side->m, side->m, side->q, side->rows, tau) !=
+        0) {
+        st = MEED_FAIL(MEED_NUMERIC, "QR of the stacked factors failed");
+    }
+out:
+    meed_heap_free(tau);
+    return st;
+}
+
+/* core [m_B × m_A] column-major = R_B diag(d) R_Aᵀ, summed over the stack's rank in order. */
+static void core_diagonal(const struct side *b, const struct side *a, const double *d, double *core)
+{
+    memset(core, 0, (size_t)b->m * (size_t)a->m * sizeof *core);
+    for (int64_t i = 0; i < b->cols; i++) {
+        const double *rb = b->rfactor + i * b->m, *ra = a->rfactor + i * a->m;
+        for (int64_t col = 0; col < a->m; col++) {
+            double factor = d[i] * ra[col];
+            for (int64_t row = 0; row < b->m; row++) {
+                core[col * b->m + row] += factor * rb[row];
+            }
+        }
+    }
+}
+
+static double norm_squared(const double *values, int64_t count)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        sum += values[i] * values[i];
+    }
+    return sum;
+}
+
+/* mean [m × r] = Σ over slots of gate·(that slot's columns of the R factor): Q·mean is the mean. */
+static void mean_columns(const struct meed_aggregate_stack *stack, const struct side *side,
+                         double *mean)
+{
+    memset(mean, 0, (size_t)side->m * (size_t)stack->r * sizeof *mean);
+    for (int32_t slot = 0; slot < stack->slots; slot++) {
+        for (int64_t i = 0; i < stack->r; i++) {
+            const double *from = side->rfactor + (slot * stack->r + i) * side->m;
+            for (int64_t row = 0; row < side->m; row++) {
+                mean[i * side->m + row] += stack->gates[slot] * from[row];
+            }
+        }
+    }
+}
+
+/* ‖S − s·mean(B)·mean(A)‖² from the core of S, which is overwritten. */
+static enum meed_status fedit_energy(const struct meed_aggregate_stack *stack, const struct side *b,
+                                     const struct side *a, double *core, double *energy)
+{
+    enum meed_status st = MEED_OK;
+    double *mean_b = meed_heap_alloc((size_t)b->m * (size_t)stack->r, sizeof *mean_b);
+    double *mean_a = meed_heap_alloc((size_t)a->m * (size_t)stack->r, sizeof *mean_a);
+    if (!mean_b || !mean_a) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    mean_columns(stack, b, mean_b);
+    mean_columns(stack, a, mean_a);
+    for (int64_t i = 0; i < stack->r; i++) {
+        for (int64_t col = 0; col < a->m; col++) {
+            double factor = stack->scale * mean_a[i * a->m + col];
+            for (int64_t row = 0; row < b->m; row++) {
+                core[col * b->m + row] -= factor * mean_b[i * b->m + row];
+            }
+        }
+    }
+    *energy = norm_squared(core, (int64_t)b->m * a->m);
+out:
+    meed_heap_free(mean_b);
+    meed_heap_free(mean_a);
+    return st;
+}
+
+/* Energies; leaves the core of S in `core` (fedit works on the copy in `spare`). */
+static enum meed_status measure(const struct meed_aggregate_stack *stack, const struct side *b,
+                                const struct side *a, double *d, double *core, double *spare,
+                                struct meed_aggregate_energy *energy)
+{
+    int64_t count = (int64_t)b->m * a->m;
+    for (int64_t i = 0; i < b->cols; i++) {
+        int64_t slot = i / stack->r;
+        d[i] = (stack->gates[slot] - (slot == 0 ? 1.0 : 0.0)) * stack->scales[slot];
+    }
+    core_diagonal(b, a, d, spare);
+    energy->update = norm_squared(spare, count);
+    for (int64_t i = 0; i < b->cols; i++) {
+        d[i] = stack->gates[i / stack->r] * stack->scales[i / stack->r];
+    }
+    core_diagonal(b, a, d, core);
+    energy->full = norm_squared(core, count);
+    memcpy(spare, core, (size_t)count * sizeof *spare);
+    return fedit_energy(stack, b, a, spare, &energy->fedit);
+}
+
+/* out [rows] = q [rows × m] · x [m] (x with a stride). */
+static void lift(const struct side *side, const double *x, int64_t stride, double *out)
+{
+    memset(out, 0, (size_t)side->rows * sizeof *out);
+    for (int64_t i = 0; i < side->m; i++) {
+        for (int64_t row = 0; row < side->rows; row++) {
+            out[row] += x[i * stride] * side->q[i * side->rows + row];
+        }
+    }
+}
+
+static double sign_of_largest(const double *values, int64_t count)
+{
+    int64_t largest = 0;
+    for (int64_t i = 1; i < count; i++) {
+        if (fabs(values[i]) > fabs(values[largest])) {
+            largest = i;
+        }
+    }
+    return values[largest] < 0.0 ? -1.0 : 1.0;
+}
+
+/* u [m_B × q], vt [q × m_A], sigma [q]: columns j < r of the result. */
+static enum meed_status write_factors(const struct meed_aggregate_stack *stack,
+                                      const struct side *side_b, const struct side *side_a,
+                                      const double *u, const double *vt, const double *sigma,
+                                      const float *fallback_a, float *b, float *a)
+{
+    enum meed_status st = MEED_OK;
+    int64_t found = MEED_MIN(side_b->m, side_a->m);
+    double *column = meed_heap_alloc((size_t)side_b->rows, sizeof *column);
+    double *row = meed_heap_alloc((size_t)side_a->rows, sizeof *row);
+    if (!column || !row) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    for (int64_t j = 0; j < stack->r; j++) {
+        bool used = j < found && sigma[j] > zero_ratio * sigma[0];
+        if (j >= found || sigma[0] == 0.0) {
+            memcpy(a + j * stack->k, fallback_a + j * stack->k, (size_t)stack->k * sizeof *a);
+            for (int64_t n = 0; n < stack->n; n++) {
+                b[n * stack->r + j] = 0.0f;
+            }
+            continue;
+        }
+        lift(side_b, u + j * side_b->m, 1, column);
+        lift(side_a, vt + j, found, row);
+        double sign = sign_of_largest(column, side_b->rows);
+        double length = used ? sqrt(sigma[j] / stack->scale) : sqrt(1.0 / 3.0);
+        for (int64_t n = 0; n < stack->n; n++) {
+            b[n * stack->r + j] = used ? (float)(sign * length * column[n]) : 0.0f;
+        }
+        for (int64_t k = 0; k < stack->k; k++) {
+            a[j * stack->k + k] = (float)(sign * length * row[k]);
+        }
+    }
+out:
+    meed_heap_free(column);
+    meed_heap_free(row);
+    return st;
+}
+
+static enum meed_status cut(const struct meed_aggregate_stack *stack, const struct side *side_b,
+                            const struct side *side_a, double *core, const float *fallback_a,
+                            float *b, float *a, struct meed_aggregate_energy *energy)
+{
+    enum meed_status st = MEED_OK;
+    lapack_int found = MEED_MIN(side_b->m, side_a->m);
+    double *sigma = meed_heap_alloc((size_t)found, sizeof *sigma);
+    double *u = meed_heap_alloc((size_t)side_b->m * (size_t)found, sizeof *u);
+    double *vt = meed_heap_alloc((size_t)found * (size_t)side_a->m, sizeof *vt);
+    if (!sigma || !u || !vt) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    if (LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'S', side_b->m, side_a->m, core, side_b->m, sigma, u,
+                       side_b->m, vt, found) != 0) {
+        st = MEED_FAIL(MEED_NUMERIC, "the SVD of the aggregate did not converge");
+        goto out;
+    }
+    energy->kept = norm_squared(sigma, MEED_MIN((int64_t)found, stack->r));
+    st = write_factors(stack, side_b, side_a, u, vt, sigma, fallback_a, b, a);
+out:
+    meed_heap_free(sigma);
+    meed_heap_free(u);
+    meed_heap_free(vt);
+    return st;
+}
+
+enum meed_status meed_aggregate_svd_module(struct meed_aggregate_stack *stack,
+                                           const float *fallback_a, float *b, float *a,
+                                           struct meed_aggregate_energy *energy)
+{
+    pthread_once(&blas_once, blas_to_one_thread);
+    enum meed_status st = MEED_OK;
+    lapack_int total = (lapack_int)(stack->slots * stack->r);
+    struct side side_b = {.rows = (lapack_int)stack->n, .cols = total, .q = stack->b};
+    struct side side_a = {.rows = (lapack_int)stack->k, .cols = total, .q = stack->a};
+    side_b.m = MEED_MIN(side_b.rows, total);
+    side_a.m = MEED_MIN(side_a.rows, total);
+    size_t count = (size_t)side_b.m * (size_t)side_a.m;
+    double *d = meed_heap_alloc((size_t)total, sizeof *d);
+    double *core = meed_heap_alloc(count, sizeof *core);
+    double *spare = meed_heap_alloc(count, sizeof *spare);
+    if (!d || !core || !spare) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    MEED_TRY_OUT(side_factor(&side_b));
+    MEED_TRY_OUT(side_factor(&side_a));
+    MEED_TRY_OUT(measure(stack, &side_b, &side_a, d, core, spare, energy));
+    energy->kept = energy->full;
+    if (b && a) {
+        MEED_TRY_OUT(cut(stack, &side_b, &side_a, core, fallback_a, b, a, energy));
+    }
+out:
+    meed_heap_free(side_b.rfactor);
+    meed_heap_free(side_a.rfactor);
+    meed_heap_free(d);
+    meed_heap_free(core);
+    meed_heap_free(spare);
+    return st;
+}
