@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <jansson.h>
 #include "base/file.h"
 #include "base/log.h"
 #include "proto/codec.h"
@@ -87,63 +88,56 @@ enum meed_status meed_registry_create(const char *const *ids, int32_t count, boo
 
 /* ---- roster files ---------------------------------------------------------------------------- */
 
-/* The next word of a line, NUL-terminated in place; "" at its end. */
-static char *next_word(char **at)
+static enum meed_status entry_failed(const char *path, size_t at, const char *what)
 {
-    char *word = *at + strspn(*at, " \t");
-    char *end = word + strcspn(word, " \t");
-    *at = *end ? end + 1 : end;
-    *end = '\0';
-    return word;
+    return MEED_FAIL(MEED_FORMAT, "%s: client %zu: %s", path, at + 1, what);
 }
 
-static enum meed_status parse_line(const char *path, int line, char *text,
-                                   struct meed_registry_client *client)
+static enum meed_status parse_entry(const char *path, size_t at, const json_t *entry,
+                                    struct meed_registry_client *client)
 {
-    char *kind = next_word(&text);
-    char *id = next_word(&text);
-    char *pin = next_word(&text);
-    char *name = text + strspn(text, " \t");
+    const char *key = NULL;
+    json_t *value = NULL;
     memset(client, 0, sizeof *client);
-    client->revoked = strcmp(kind, "revoked") == 0;
-    if (!client->revoked && strcmp(kind, "client") != 0) {
-        return MEED_FAIL(MEED_FORMAT,
-                         "%s:%d: a line is \"client ID SHA256|- [NAME]\" or \"revoked "
-                         "…\", not \"%.32s\"",
-                         path, line, kind);
+    json_object_foreach((json_t *)(uintptr_t)entry, key, value)
+    {
+        const char *text = json_string_value(value);
+        if (strcmp(key, "id") == 0 && text && meed_codec_id_valid(text)) {
+            snprintf(client->id, sizeof client->id, "%s", text);
+        } else if (strcmp(key, "name") == 0 && text) {
+            snprintf(client->name, sizeof client->name, "%s", text);
+        } else if (strcmp(key, "revoked") == 0 && json_is_boolean(value)) {
+            client->revoked = json_is_true(value);
+        } else if (strcmp(key, "certificate") == 0 && text &&
+                   meed_sha256_from_hex(text, client->certificate_sha256) == MEED_OK) {
+            client->pinned = true;
+        } else {
+            char what[128];
+            snprintf(what, sizeof what,
+                     "\"%.32s\" is not a key of a roster, or has a value that it cannot have", key);
+            return entry_failed(path, at, what);
+        }
     }
-    if (!meed_codec_id_valid(id)) {
-        return MEED_FAIL(MEED_FORMAT, "%s:%d: \"%.64s\" cannot be a client id", path, line, id);
+    if (client->id[0] == '\0') {
+        return entry_failed(path, at, "no \"id\"");
     }
-    client->pinned = strcmp(pin, "-") != 0;
-    if (client->pinned && meed_sha256_from_hex(pin, client->certificate_sha256) != MEED_OK) {
-        return MEED_FAIL(MEED_FORMAT, "%s:%d: \"%.70s\" is neither 64 hex digits nor -", path, line,
-                         pin);
+    if (client->name[0] == '\0') {
+        snprintf(client->name, sizeof client->name, "%s", client->id);
     }
-    snprintf(client->id, sizeof client->id, "%s", id);
-    snprintf(client->name, sizeof client->name, "%s", *name ? name : id);
     return MEED_OK;
 }
 
-static enum meed_status parse_roster(const char *path, char *text, struct meed_buf *list)
+static enum meed_status parse_roster(const char *path, const json_t *root, struct meed_buf *list)
 {
-    int line = 0;
-    for (char *at = text, *end = NULL; *at; at = end) {
-        size_t length = strcspn(at, "\n");
-        end = at + length + (at[length] == '\n');
-        at[length] = '\0';
-        line++;
-        if (line == 1) {
-            if (strcmp(at, "meed-roster 1") != 0) {
-                return MEED_FAIL(MEED_FORMAT, "%s:1: a roster begins with \"meed-roster 1\"", path);
-            }
-            continue;
-        }
-        if (*at == '\0' || *at == '#') {
-            continue;
-        }
+    const json_t *clients = json_object_get(root, "clients");
+    if (json_integer_value(json_object_get(root, "meed_roster")) != 1 || !json_is_array(clients) ||
+        json_object_size(root) != 2) {
+        return MEED_FAIL(MEED_FORMAT, "%s: a roster is {\"meed_roster\": 1, \"clients\": […]}",
+                         path);
+    }
+    for (size_t at = 0; at < json_array_size(clients); at++) {
         struct meed_registry_client client;
-        MEED_TRY(parse_line(path, line, at, &client));
+        MEED_TRY(parse_entry(path, at, json_array_get(clients, at), &client));
         MEED_TRY(meed_buf_append(list, &client, sizeof client));
     }
     return MEED_OK;
@@ -154,6 +148,8 @@ static enum meed_status read_roster(const char *path, struct meed_registry_clien
 {
     enum meed_status st = MEED_OK;
     struct meed_buf text, list;
+    json_t *root = NULL;
+    json_error_t error;
     meed_buf_init(&text, ROSTER_MAX_BYTES);
     meed_buf_init(&list, (size_t)MEED_LIMIT_CLIENTS * sizeof(struct meed_registry_client));
     struct stat info;
@@ -161,7 +157,12 @@ static enum meed_status read_roster(const char *path, struct meed_registry_clien
         *changed = info.st_mtim;
     }
     MEED_TRY_OUT(meed_file_read(path, &text));
-    MEED_TRY_OUT(parse_roster(path, text.data, &list));
+    root = json_loadb(text.data, text.size, JSON_REJECT_DUPLICATES, &error);
+    if (!root) {
+        st = MEED_FAIL(MEED_FORMAT, "%s:%d: not JSON: %.100s", path, error.line, error.text);
+        goto out;
+    }
+    MEED_TRY_OUT(parse_roster(path, root, &list));
     struct meed_registry_client *read = meed_heap_alloc(list.size / sizeof *read, sizeof *read);
     if (!read) {
         st = MEED_NOMEM;
@@ -173,6 +174,7 @@ static enum meed_status read_roster(const char *path, struct meed_registry_clien
     *clients = read;
     *count = (int32_t)(list.size / sizeof *read);
 out:
+    json_decref(root);
     meed_buf_clear(&text);
     meed_buf_clear(&list);
     return st;
@@ -315,14 +317,30 @@ enum meed_status meed_registry_identify(struct meed_registry *registry,
 enum meed_status meed_registry_format(const struct meed_registry_client *clients, int32_t count,
                                       struct meed_buf *text)
 {
-    MEED_TRY(meed_buf_printf(text, "meed-roster 1\n"));
+    int bad = 0;
+    json_t *root = json_object(), *list = json_array();
+    bad |= json_object_set_new(root, "meed_roster", json_integer(1));
     for (int32_t i = 0; i < count; i++) {
-        char hex[MEED_SHA256_HEX_BYTES] = "-";
+        json_t *entry = json_object();
+        char hex[MEED_SHA256_HEX_BYTES];
+        meed_sha256_hex(clients[i].certificate_sha256, hex);
+        bad |= json_object_set_new(entry, "id", json_string(clients[i].id));
         if (clients[i].pinned) {
-            meed_sha256_hex(clients[i].certificate_sha256, hex);
+            bad |= json_object_set_new(entry, "certificate", json_string(hex));
         }
-        MEED_TRY(meed_buf_printf(text, "%s %s %s %s\n", clients[i].revoked ? "revoked" : "client",
-                                 clients[i].id, hex, clients[i].name));
+        if (clients[i].name[0] && strcmp(clients[i].name, clients[i].id) != 0) {
+            bad |= json_object_set_new(entry, "name", json_string(clients[i].name));
+        }
+        if (clients[i].revoked) {
+            bad |= json_object_set_new(entry, "revoked", json_true());
+        }
+        bad |= json_array_append_new(list, entry);
     }
-    return MEED_OK;
+    bad |= json_object_set_new(root, "clients", list);
+    char *dump = bad ? NULL : json_dumps(root, JSON_INDENT(2));
+    enum meed_status st = dump ? meed_buf_printf(text, "%s\n", dump)
+                               : MEED_FAIL(MEED_FORMAT, "a name in the roster is not UTF-8");
+    free(dump);
+    json_decref(root);
+    return st;
 }

@@ -1,17 +1,17 @@
 /* The roster: who may take part, and who a caller is. Asked on every call.
  *
- * A roster file is text, one line a client, written by `meed provision`:
+ * A roster file is JSON, written by `meed provision`:
  *
- *   meed-roster 1
- *   client clinic 3f0a…64 hex digits…  City clinic
- *   client mixer  -                    (no certificate pinned: its CA-signed URI SAN suffices)
- *   revoked idle  77c1…                refused from now on
+ *   {"meed_roster": 1, "clients": [
+ *     {"id": "clinic", "certificate": "3f0a… 64 hex digits", "name": "City clinic"},
+ *     {"id": "mixer"},
+ *     {"id": "idle", "certificate": "77c1…", "revoked": true}]}
  *
- * Columns are separated by blanks; what follows the third is a display name. The id is the path of
- * the certificate's URI SAN meed:client/<id>; the hash is the SHA-256 of the certificate in DER, so
- * that a stolen CA alone does not make a client. gRPC offers no revocation list: revocation is this
- * check, and the file is read again when it changes, so `revoked` needs no restart. The set of ids
- * is part of the run and cannot change under it.
+ * The id is the path of the certificate's URI SAN meed:client/<id>; the hash is the SHA-256 of the
+ * certificate in DER, so that a stolen CA alone does not make a client; without one the CA-signed
+ * SAN suffices. gRPC offers no revocation list: revocation is this check, and the file is read
+ * again when it changes, so "revoked" needs no restart. The set of ids is part of the run and
+ * cannot change under it. Unknown keys are errors.
  *
  * Without TLS (`insecure`) the id is what the caller claims; the log says so once.
  */
@@ -40,7 +40,7 @@ struct meed_registry_client {
 MEED_MUST_CHECK enum meed_status meed_registry_create(const char *const *ids, int32_t count,
                                                       bool insecure,
                                                       struct meed_registry **registry);
-/* FORMAT "FILE:LINE: …". */
+/* FORMAT "FILE: …" with the line or the client. */
 MEED_MUST_CHECK enum meed_status meed_registry_load(const char *path, bool insecure,
                                                     struct meed_registry **registry);
 void meed_registry_destroy(struct meed_registry *registry); /* accepts NULL */

@@ -98,7 +98,7 @@ static void registry_checks_certificates_and_revocations(void **state)
     meed_registry_refresh(registry);
     assert_int_equal(meed_registry_identify(registry, &anna, &client), MEED_DENIED);
     usleep(20000);
-    static const char other[] = "meed-roster 1\nclient zoe -\n";
+    static const char other[] = "{\"meed_roster\": 1, \"clients\": [{\"id\": \"zoe\"}]}";
     assert_int_equal(meed_file_write_atomic(path, other, sizeof other - 1), MEED_OK);
     meed_registry_refresh(registry);
     assert_int_equal(meed_registry_count(registry), 3);
@@ -117,11 +117,15 @@ static void registry_refuses_broken_rosters(void **state)
     static const struct {
         const char *text;
         const char *place;
-    } cases[] = {{"client a -\n", ":1:"},
-                 {"meed-roster 1\nguest a -\n", ":2:"},
-                 {"meed-roster 1\n\n# fine\nclient a/b -\n", ":4:"},
-                 {"meed-roster 1\nclient a 12ab\n", ":2:"},
-                 {"meed-roster 1\nclient a\n", ":2:"}};
+    } cases[] = {
+        {"[]", "meed_roster"},
+        {"{\"meed_roster\": 2, \"clients\": []}", "meed_roster"},
+        {"{\"meed_roster\": 1,\n\"clients\": [,]}", ":2:"},
+        {"{\"meed_roster\": 1, \"clients\": [{\"id\": \"a\"}, {\"id\": \"a/b\"}]}", "client 2"},
+        {"{\"meed_roster\": 1, \"clients\": [{\"id\": \"a\", \"certificate\": \"12ab\"}]}",
+         "client 1"},
+        {"{\"meed_roster\": 1, \"clients\": [{\"id\": \"a\", \"revokd\": true}]}", "revokd"},
+        {"{\"meed_roster\": 1, \"clients\": [{\"name\": \"a\"}]}", "no \"id\""}};
     struct meed_registry *registry = NULL;
     for (size_t i = 0; i < MEED_COUNT(cases); i++) {
         assert_int_equal(meed_file_write_atomic(path, cases[i].text, strlen(cases[i].text)),
@@ -129,7 +133,8 @@ static void registry_refuses_broken_rosters(void **state)
         assert_int_equal(meed_registry_load(path, false, &registry), MEED_FORMAT);
         assert_non_null(strstr(meed_last_error(), cases[i].place));
     }
-    assert_int_equal(meed_file_write_atomic(path, "meed-roster 1\n", 14), MEED_OK);
+    static const char empty[] = "{\"meed_roster\": 1, \"clients\": []}";
+    assert_int_equal(meed_file_write_atomic(path, empty, sizeof empty - 1), MEED_OK);
     assert_int_equal(meed_registry_load(path, false, &registry), MEED_CONFIG);
     assert_null(registry);
     unlink(path);
