@@ -1,8 +1,8 @@
 /* The byte layout of a compressed adapter update, its encoder and its decoder.
  *
  * An update is what a client sends: the difference to the round's base adapter, tensor by tensor,
- * in the order both sides derive from the plan (the *negotiated layout*: module by module, A then B;
- * SCAFFOLD appends its control variate's tensors). Names are not sent: a hash of the layout is. A
+ * in the order both sides derive from the plan (the *negotiated layout*: module by module, A then
+ * B; SCAFFOLD appends its control variate's tensors). Names are not sent: a hash of the layout is. A
  * tensor that is zero everywhere is left out, so a free-rider's update is a bare header and its
  * value exactly 0. Everything is little-endian, nothing is padded, and one set of values has one
  * byte string for a given codec, so a hash is an identity and a replay is visible.
@@ -25,8 +25,7 @@ MEED_BEGIN_C
  *     0    4  magic "MUPD"
  *     4    1  version 1
  *     5    1  value codec: 1 f32, 2 bf16, 3 int8, 4 int4
- *     6    1  group shift: 2^shift flat positions share a scale (4 to 16; 0 for f32 and bf16)
- *     7    1  0
+ *     6    2  0
  *     8    4  round
  *    12    4  tensor count n
  *    16    8  payload bytes (Σ of the records' byte lengths)
@@ -43,7 +42,8 @@ MEED_BEGIN_C
  *    12    4  kept entries: rows × columns when dense
  *    16    1  index coding: 0 dense, 1 bitmap, 2 Rice
  *    17    1  Rice parameter k
- *    18    2  0
+ *    18    1  group shift: 2^shift flat positions share a scale (4 to 16; 0 for f32, bf16)
+ *    19    1  0
  *    20    4  byte length of the payload
  *   payloads, in the same order: [index] [scales] [values]
  *     index   dense: none. Bitmap: bit i of byte i/8 (lowest first), trailing bits 0. Rice: for
@@ -55,8 +55,10 @@ MEED_BEGIN_C
  *   trailer
  *    32  SHA-256 of everything before it
  *
- * Canonical: k = floor(log2(0.69 · zeros / kept)) in integers; the shorter index coding is used,
- * bitmap on a tie; in every group with a scale the largest code is exactly ± the top level. */
+ * Canonical: k = floor(log2(125 · zeros / (128 · kept))) in integers, at least 0; the shorter index
+ * coding is used, bitmap on a tie; in every group with a scale the largest code is ± the top level;
+ * a group spans the plan's size divided by the density, as a power of two, so that a scale is shared
+ * by about as many kept entries whatever the density. A tensor is dense if its density is 1. */
 
 enum { MEED_UPDATE_HEADER_BYTES = 256, MEED_UPDATE_RECORD_BYTES = 24 };
 
@@ -100,7 +102,7 @@ int64_t meed_update_max_bytes(const struct meed_update_tensor *tensors, size_t c
 
 /* Appends the encoding of the tensors. decoded[i], if decoded is not NULL, receives what the server
  * will see of tensor i ([rows, cols]); residual = values − decoded is the client's error feedback.
- * decoded[i] may be values itself. NUMERIC names the tensor that holds NaN, infinity or a diverged
+ * decoded[i] may be the tensor's own values. NUMERIC names the tensor that holds NaN, infinity or a diverged
  * value. stats may be NULL. */
 MEED_MUST_CHECK enum meed_status meed_update_encode(const struct meed_update_header *header,
                                                     const struct meed_msg_codec *codec,
