@@ -1,0 +1,246 @@
+/* The backward pass of Σ −weight·logprob, for two readers: the trainer, who wants the gradient of
+ * the factors, and the valuation, who wants the gradient of the gates.
+ *
+ * `dsum` carries the gradient of the residual stream from the last layer to the first. Of a linear
+ * y = [x | T]·[W | s∘B]ᵀ, one GEMM dy·[W | s∘B] gives dx and dT together; then either lora_grad
+ * turns dT into dA, dB and the low-rank part of dx, or lora_gate_grad sums dT against x·Aᵀ and
+ * lora_grad adds only that part of dx. Everything the forward left is kept, nothing is computed
+ * twice except that head norms need q and k as they were before rotation: rope turns them back.
+ *
+ * Below the lowest adapted group there is nothing to learn, so the pass ends there: that group's
+ * own dx is not computed, only the R columns of dT.
+ */
+#include "engine/net_internal.h"
+
+struct backward {
+    struct meed_net *net;
+    const struct meed_net_pass *pass;
+    float *gradients; /* flat, on the device; NULL when only the gates' are wanted */
+    bool gates;
+};
+
+/* y += x over count floats: lora_merge with one column of ones. */
+static void add_onto(const struct meed_net *net, float *x, int64_t count, float *y)
+{
+    struct meed_mat to = meed_mat_view(y, 1, count, count, MEED_DTYPE_F32);
+    struct meed_mat from = meed_mat_view(x, 1, count, count, MEED_DTYPE_F32);
+    struct meed_mat one = meed_mat_view(net->one, 1, 1, 1, MEED_DTYPE_F32);
+    net->be->lora_merge(net->be, to, one, from, net->one, to);
+}
+
+/* dA of a group comes as one [R, K]; the flat vector wants each module's rows in its own place. A
+ * group of one module whose rank fills the tail has them there already. */
+static void factor_gradients(const struct backward *pass, const struct meed_net_group *group,
+                             const struct meed_tail *tail, struct meed_mat dy, bool dx_wanted,
+                             struct meed_mat dxt)
+{
+    struct meed_net *net = pass->net;
+    const struct meed_backend *be = net->be;
+    struct meed_mat xt = meed_net_top(group->xt, pass->pass->rows);
+    struct meed_lora_slot slots[MEED_PROJ_COUNT];
+    MEED_ASSERT(group->slot_count <= MEED_PROJ_COUNT);
+    for (int32_t i = 0; i < group->slot_count; i++) {
+        const struct meed_net_slot *slot = &group->slots[i];
+        slots[i] = (struct meed_lora_slot){
+            .n_begin = meed_proj_row_begin(&net->config, slot->proj),
+            .n_count = meed_proj_outputs(&net->config, slot->proj),
+            .t_begin = slot->t_begin,
+            .r = slot->r,
+            .scale = slot->scale,
+            .db = pass->gradients + slot->flat + slot->r * group->k,
+        };
+    }
+    bool in_place = group->slot_count == 1 && group->slots[0].r == group->r;
+    float *da = in_place ? pass->gradients + group->slots[0].flat : net->da;
+    if (!in_place) {
+        be->zero(be, da, (size_t)(group->r * group->k) * sizeof *da);
+    }
+    be->lora_grad(be, dy, xt, group->k, tail, slots, group->slot_count, da, dx_wanted, dxt);
+    for (int32_t i = 0; i < group->slot_count && !in_place; i++) {
+        const struct meed_net_slot *slot = &group->slots[i];
+        add_onto(net, da + slot->t_begin * group->k, slot->r * group->k,
+                 pass->gradients + slot->flat);
+    }
+}
+
+/* Gradient of a group's input in dxt's first K columns; false where the pass ends. */
+static bool linear_backward(const struct backward *pass, int32_t layer, enum meed_group g,
+                            struct meed_mat dy, struct meed_mat *dx)
+{
+    struct meed_net *net = pass->net;
+    const struct meed_backend *be = net->be;
+    const struct meed_net_group *group = meed_net_group_at(net, layer, g);
+    int64_t place = (int64_t)layer * MEED_GROUP_COUNT + (int64_t)g;
+    int64_t width = group->k + group->r;
+    bool dx_wanted = place > net->stop;
+    struct meed_mat dxt =
+        meed_mat_view(net->dxt, pass->pass->rows, width, width, net->options.dtype);
+    if (place < net->stop) {
+        return false;
+    }
+    int64_t begin = dx_wanted ? 0 : group->k;
+    be->matmul(be, MEED_MATMUL_NN, dy, meed_mat_cols(group->weight, begin, width - begin), false,
+               meed_mat_cols(dxt, begin, width - begin));
+    if (group->r > 0) {
+        struct meed_tail tail = meed_net_tail(net, layer, g, pass->pass);
+        struct meed_mat xt = meed_net_top(group->xt, pass->pass->rows);
+        if (pass->gates) {
+            be->lora_gate_grad(be, xt, dxt, group->k, &tail, meed_net_dgates_of(net, group));
+        }
+        if (pass->gradients) {
+            factor_gradients(pass, group, &tail, dy, dx_wanted, dxt);
+        } else if (dx_wanted) {
+            be->lora_grad(be, dy, xt, group->k, &tail, NULL, 0, NULL, true, dxt);
+        }
+    }
+    *dx = meed_mat_cols(dxt, 0, group->k);
+    return dx_wanted;
+}
+
+/* From the gradient of the attention's output to that of the qkv linear's. */
+static void attention_backward(const struct backward *pass, int32_t idx, struct meed_mat dout,
+                               struct meed_mat dqkv)
+{
+    const struct meed_net *net = pass->net;
+    const struct meed_backend *be = net->be;
+    const struct meed_model_config *config = &net->config;
+    const struct meed_net_layer *layer = &net->layers[idx];
+    int32_t rows = pass->pass->rows;
+    int64_t q_cols = (int64_t)config->heads * config->head_dim;
+    int64_t k_cols = (int64_t)config->kv_heads * config->head_dim;
+    int32_t turning = config->heads + config->kv_heads;
+    struct meed_mat qkv = meed_net_top(layer->qkv, rows);
+    struct meed_mat qk = meed_mat_cols(qkv, 0, q_cols + k_cols);
+    struct meed_mat dqk = meed_mat_cols(dqkv, 0, q_cols + k_cols);
+    struct meed_mat out =
+        meed_mat_cols(meed_net_top(layer->groups[MEED_GROUP_O].xt, rows), 0, q_cols);
+    struct meed_attention_shape shape = {config->heads, config->kv_heads, config->head_dim,
+                                         net->attention_scale};
+    be->attention_bwd(be, dout, out, qkv, layer->lse, shape, &pass->pass->pack, dqkv);
+    be->rope(be, dqk, turning, config->head_dim, net->positions, pass->pass->rope, -1);
+    if (config->qk_norm) {
+        be->rope(be, qk, turning, config->head_dim, net->positions, pass->pass->rope, -1);
+        be->headnorm_bwd(be, meed_mat_cols(qk, 0, q_cols), config->heads, layer->q_norm,
+                         layer->q_rstd, meed_mat_cols(dqk, 0, q_cols));
+        be->headnorm_bwd(be, meed_mat_cols(qk, q_cols, k_cols), config->kv_heads, layer->k_norm,
+                         layer->k_rstd, meed_mat_cols(dqk, q_cols, k_cols));
+    }
+}
+
+/* False once the pass has reached its end inside this layer. */
+static bool layer_backward(const struct backward *pass, int32_t idx)
+{
+    struct meed_net *net = pass->net;
+    const struct meed_backend *be = net->be;
+    const struct meed_net_layer *layer = &net->layers[idx];
+    int32_t rows = pass->pass->rows;
+    struct meed_mat dsum = meed_net_top(net->dsum, rows);
+    struct meed_mat gu = meed_net_top(layer->gu, rows);
+    struct meed_mat dqkv = meed_net_top(net->dqkv, rows);
+    struct meed_mat dx = {0};
+    if (!linear_backward(pass, idx, MEED_GROUP_DOWN, dsum, &dx)) {
+        return false;
+    }
+    be->swiglu_bwd(be, dx, gu, gu);
+    if (!linear_backward(pass, idx, MEED_GROUP_GATE_UP, gu, &dx)) {
+        return false;
+    }
+    be->rmsnorm_bwd(be, dx, meed_net_top(layer->sums[1], rows), layer->norms[1], layer->rstd[1],
+                    dsum);
+    if (!linear_backward(pass, idx, MEED_GROUP_O, dsum, &dx)) {
+        return false;
+    }
+    attention_backward(pass, idx, dx, dqkv);
+    if (!linear_backward(pass, idx, MEED_GROUP_QKV, dqkv, &dx)) {
+        return false;
+    }
+    be->rmsnorm_bwd(be, dx, meed_net_top(layer->sums[0], rows), layer->norms[0], layer->rstd[0],
+                    dsum);
+    return true;
+}
+
+/* Log-probabilities and, chunk by chunk, the gradient of the normalised rows over final_y. */
+static void head_backward(struct meed_net *net, int32_t count)
+{
+    const struct meed_backend *be = net->be;
+    for (int32_t begin = 0; begin < count; begin += net->chunk) {
+        int32_t rows = MEED_MIN(net->chunk, count - begin);
+        struct meed_mat logits = meed_net_head(net, begin, rows, net->options.dtype);
+        be->xent(be, logits, net->targets + begin, net->row_weight + begin, net->logprob + begin);
+        be->matmul(be, MEED_MATMUL_NN, logits, net->head, false,
+                   meed_mat_rows(net->final_y, begin, rows));
+    }
+}
+
+static void zero_mat(const struct meed_backend *be, struct meed_mat mat)
+{
+    MEED_ASSERT(mat.cols == mat.stride);
+    be->zero(be, mat.data, (size_t)(mat.rows * mat.cols) * meed_dtype_bytes(mat.dtype));
+}
+
+/* Through the final norm and back to the rows that the head's were gathered from. */
+static void stream_backward(struct meed_net *net, int32_t rows, int32_t count)
+{
+    const struct meed_backend *be = net->be;
+    struct meed_mat dsum = meed_net_top(net->final_residual, count);
+    zero_mat(be, dsum);
+    be->rmsnorm_bwd(be, meed_net_top(net->final_y, count), meed_net_top(net->final_sum, count),
+                    net->final_norm, net->final_rstd, dsum);
+    zero_mat(be, meed_net_top(net->dsum, rows));
+    be->scatter(be, dsum, net->wanted, meed_net_top(net->dsum, rows));
+}
+
+static enum meed_status check_backward(const struct meed_net *net, const float *gradients_dev,
+                                       const double *dgates)
+{
+    if (!net->options.backward) {
+        return MEED_FAIL(MEED_STATE, "this network keeps no activations; create it with backward");
+    }
+    if (gradients_dev && net->options.adapter_count != 1) {
+        return MEED_FAIL(MEED_ARG, "factor gradients need exactly one adapter, not %d",
+                         net->options.adapter_count);
+    }
+    if (gradients_dev && net->gates.sets > 0) {
+        return MEED_FAIL(MEED_STATE, "factor gradients need a network without gates");
+    }
+    if (dgates && net->gates.sets == 0) {
+        return MEED_FAIL(MEED_STATE, "gate gradients need gates; call meed_net_set_gates first");
+    }
+    return MEED_OK;
+}
+
+enum meed_status meed_net_backward(struct meed_net *net, const struct meed_batch *batch,
+                                   const float *weight, uint64_t step_key, float *logprob,
+                                   float *gradients_dev, double *dgates)
+{
+    const struct meed_backend *be = net->be;
+    struct meed_net_pass pass;
+    size_t count = (size_t)batch->loss_rows;
+    MEED_TRY(check_backward(net, gradients_dev, dgates));
+    MEED_TRY(meed_net_upload(net, batch, &pass));
+    if (batch->loss_rows == 0) {
+        return MEED_OK;
+    }
+    MEED_TRY(be->copy_to(be, net->row_weight, weight, count * sizeof *weight));
+    if (gradients_dev) {
+        pass.dropout = net->options.dropout;
+        pass.step_key = step_key;
+    }
+    meed_net_run(net, &pass);
+    meed_net_finish(net, batch->loss_rows);
+    head_backward(net, batch->loss_rows);
+    if (gradients_dev || dgates) {
+        struct backward back = {net, &pass, gradients_dev, dgates != NULL};
+        if (dgates) {
+            meed_net_dgates_zero(net);
+        }
+        stream_backward(net, batch->rows, batch->loss_rows);
+        for (int32_t i = net->config.layers - 1; i >= 0 && layer_backward(&back, i); i--) {
+        }
+    }
+    MEED_TRY(be->copy_from(be, logprob, net->logprob, count * sizeof *logprob));
+    if (dgates) {
+        MEED_TRY(meed_net_dgates_collect(net, dgates));
+    }
+    return be->sync(be);
+}

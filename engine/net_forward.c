@@ -1,0 +1,254 @@
+/* The forward pass, from token ids to log-probabilities of the scored rows.
+ *
+ * Per layer: rmsnorm (+ residual, + tail) → qkv → [bias] → [head norm] → rope → attention (+ tail)
+ * → o → rmsnorm (+ residual, + tail) → gate, up → swiglu (+ tail) → down. Every linear is one GEMM
+ * over [x | T]. The output of o and of down is not added to the stream here: the norm that follows
+ * reads both, so the stream is touched once. Only rows that carry loss are gathered, normalised and
+ * multiplied by the head, a chunk of rows at a time.
+ */
+#include "engine/net_internal.h"
+
+#include "base/rng.h"
+
+struct meed_tail meed_net_tail(const struct meed_net *net, int32_t layer, enum meed_group group,
+                               const struct meed_net_pass *pass)
+{
+    const struct meed_net_group *at = meed_net_group_at(net, layer, group);
+    struct meed_tail tail = {0};
+    if (at->r == 0) {
+        return tail;
+    }
+    tail.a = at->a;
+    if (pass->gate_of_row) {
+        tail.gates = meed_net_gates_of(net, at);
+        tail.gate_of_row = pass->gate_of_row;
+    }
+    if (pass->dropout > 0.0f) {
+        uint64_t place = (uint64_t)layer * MEED_GROUP_COUNT + (uint64_t)group;
+        tail.dropout = pass->dropout;
+        tail.dropout_key = meed_rng_stream(pass->step_key, "lora dropout", place).key;
+    }
+    return tail;
+}
+
+/* --- the batch -------------------------------------------------------------------------------- */
+
+enum meed_status meed_net_check_ids(const struct meed_net *net, const int32_t *ids, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        if (ids[i] < 0 || ids[i] >= net->config.vocab) {
+            return MEED_FAIL(MEED_ARG,
+                             "token id %d lies outside the model's vocabulary of %d; the tokenizer "
+                             "belongs to another model",
+                             ids[i], net->config.vocab);
+        }
+    }
+    return MEED_OK;
+}
+
+static enum meed_status check_batch(const struct meed_net *net, const struct meed_batch *batch)
+{
+    if (batch->rows < 1 || batch->rows > net->options.max_rows ||
+        batch->sequences > net->options.max_sequences) {
+        return MEED_FAIL(MEED_LIMIT,
+                         "a batch of %d rows in %d sequences; the network was built for 1 to %d "
+                         "rows in at most %d",
+                         batch->rows, batch->sequences, net->options.max_rows,
+                         net->options.max_sequences);
+    }
+    if (batch->max_length > net->rope_positions) {
+        return MEED_FAIL(MEED_LIMIT, "a sequence of %d tokens; the model has %d positions",
+                         batch->max_length, net->rope_positions);
+    }
+    for (int32_t i = 0; net->gates.sets > 0 && batch->gate_set && i < batch->sequences; i++) {
+        if (batch->gate_set[i] < 0 || batch->gate_set[i] >= net->gates.sets) {
+            return MEED_FAIL(MEED_ARG, "sequence %d asks for gate set %d of %d", i,
+                             batch->gate_set[i], net->gates.sets);
+        }
+    }
+    MEED_TRY(meed_net_check_ids(net, batch->ids, batch->rows));
+    return meed_net_check_ids(net, batch->loss_target, batch->loss_rows);
+}
+
+static enum meed_status send_ints(const struct meed_net *net, int32_t *to, const int32_t *from,
+                                  int32_t count)
+{
+    return net->be->copy_to(net->be, to, from, (size_t)count * sizeof *from);
+}
+
+enum meed_status meed_net_upload(struct meed_net *net, const struct meed_batch *batch,
+                                 struct meed_net_pass *pass)
+{
+    MEED_TRY(check_batch(net, batch));
+    MEED_TRY(send_ints(net, net->ids, batch->ids, batch->rows));
+    MEED_TRY(send_ints(net, net->positions, batch->positions, batch->rows));
+    MEED_TRY(send_ints(net, net->starts, batch->starts, batch->sequences + 1));
+    MEED_TRY(send_ints(net, net->wanted, batch->loss_row, batch->loss_rows));
+    MEED_TRY(send_ints(net, net->targets, batch->loss_target, batch->loss_rows));
+    *pass = (struct meed_net_pass){
+        .rows = batch->rows,
+        .pack = {.starts = net->starts,
+                 .sequences = batch->sequences,
+                 .max_length = batch->max_length,
+                 .positions = net->positions},
+        .rope = net->rope,
+    };
+    if (net->gates.sets > 0) {
+        for (int32_t s = 0; s < batch->sequences; s++) {
+            for (int32_t m = batch->starts[s]; m < batch->starts[s + 1]; m++) {
+                net->rows_host[m] = batch->gate_set ? batch->gate_set[s] : 0;
+            }
+        }
+        MEED_TRY(send_ints(net, net->gate_of_row, net->rows_host, batch->rows));
+        pass->gate_of_row = net->gate_of_row;
+    }
+    return MEED_OK;
+}
+
+/* --- the layers ------------------------------------------------------------------------------- */
+
+/* y = [x | T]·[W | s∘B]ᵀ, plus the bias where there is one. */
+static void linear(const struct meed_net *net, const struct meed_net_group *group, int32_t rows,
+                   struct meed_mat y)
+{
+    const struct meed_backend *be = net->be;
+    be->matmul(be, MEED_MATMUL_NT, meed_net_top(group->xt, rows), group->weight, false, y);
+    if (group->bias) {
+        be->bias_add(be, y, group->bias);
+    }
+}
+
+static void run_attention(const struct meed_net *net, int32_t idx, const struct meed_net_pass *pass)
+{
+    const struct meed_backend *be = net->be;
+    const struct meed_model_config *config = &net->config;
+    const struct meed_net_layer *layer = &net->layers[idx];
+    int64_t q_cols = (int64_t)config->heads * config->head_dim;
+    int64_t k_cols = (int64_t)config->kv_heads * config->head_dim;
+    struct meed_mat qkv = meed_net_top(layer->qkv, pass->rows);
+    struct meed_mat out = meed_net_top(layer->groups[MEED_GROUP_O].xt, pass->rows);
+    struct meed_tail tail = meed_net_tail(net, idx, MEED_GROUP_O, pass);
+    struct meed_attention_shape shape = {config->heads, config->kv_heads, config->head_dim,
+                                         net->attention_scale};
+    linear(net, &layer->groups[MEED_GROUP_QKV], pass->rows, qkv);
+    if (config->qk_norm) {
+        be->headnorm_fwd(be, meed_mat_cols(qkv, 0, q_cols), config->heads, layer->q_norm,
+                         config->rms_eps, layer->q_rstd);
+        be->headnorm_fwd(be, meed_mat_cols(qkv, q_cols, k_cols), config->kv_heads, layer->k_norm,
+                         config->rms_eps, layer->k_rstd);
+    }
+    be->rope(be, meed_mat_cols(qkv, 0, q_cols + k_cols), config->heads + config->kv_heads,
+             config->head_dim, net->positions, pass->rope, 1);
+    if (pass->cache) {
+        be->attention_decode(be, qkv, shape, pass->cache->layers[idx], pass->slots, net->positions,
+                             &tail, out);
+    } else {
+        be->attention_fwd(be, qkv, shape, &pass->pack, &tail, out, layer->lse);
+    }
+}
+
+static void run_layer(const struct meed_net *net, int32_t idx, const struct meed_net_pass *pass)
+{
+    const struct meed_backend *be = net->be;
+    const struct meed_net_layer *layer = &net->layers[idx];
+    int32_t rows = pass->rows;
+    struct meed_mat none = {0};
+    struct meed_mat in = meed_net_top(layer->sums[0], rows);
+    struct meed_mat mid = meed_net_top(layer->sums[1], rows);
+    struct meed_mat before = idx > 0 ? meed_net_top(net->layers[idx - 1].sums[1], rows) : none;
+    bool is_last = idx + 1 == net->config.layers;
+    struct meed_mat out = meed_net_top(is_last ? net->last : net->layers[idx + 1].sums[0], rows);
+
+    struct meed_tail tail = meed_net_tail(net, idx, MEED_GROUP_QKV, pass);
+    be->rmsnorm_fwd(be, in, before, layer->norms[0], net->config.rms_eps, &tail,
+                    idx > 0 ? in : none, meed_net_top(layer->groups[MEED_GROUP_QKV].xt, rows),
+                    layer->rstd[0]);
+    run_attention(net, idx, pass);
+    linear(net, &layer->groups[MEED_GROUP_O], rows, mid);
+
+    tail = meed_net_tail(net, idx, MEED_GROUP_GATE_UP, pass);
+    be->rmsnorm_fwd(be, mid, in, layer->norms[1], net->config.rms_eps, &tail, mid,
+                    meed_net_top(layer->groups[MEED_GROUP_GATE_UP].xt, rows), layer->rstd[1]);
+    linear(net, &layer->groups[MEED_GROUP_GATE_UP], rows, meed_net_top(layer->gu, rows));
+    tail = meed_net_tail(net, idx, MEED_GROUP_DOWN, pass);
+    be->swiglu_fwd(be, meed_net_top(layer->gu, rows), &tail,
+                   meed_net_top(layer->groups[MEED_GROUP_DOWN].xt, rows));
+    linear(net, &layer->groups[MEED_GROUP_DOWN], rows, out);
+}
+
+void meed_net_run(struct meed_net *net, const struct meed_net_pass *pass)
+{
+    net->be->embed(net->be, net->embed, net->ids, meed_net_top(net->layers[0].sums[0], pass->rows));
+    for (int32_t i = 0; i < net->config.layers; i++) {
+        run_layer(net, i, pass);
+    }
+}
+
+/* --- the head --------------------------------------------------------------------------------- */
+
+void meed_net_finish(struct meed_net *net, int32_t count)
+{
+    const struct meed_backend *be = net->be;
+    const struct meed_tail no_tail = {0};
+    struct meed_mat sum = meed_net_top(net->final_sum, count);
+    struct meed_mat residual = meed_net_top(net->final_residual, count);
+    be->embed(be, net->last, net->wanted, sum);
+    be->embed(be, net->layers[net->config.layers - 1].sums[1], net->wanted, residual);
+    be->rmsnorm_fwd(be, sum, residual, net->final_norm, net->config.rms_eps, &no_tail, sum,
+                    meed_net_top(net->final_y, count), net->final_rstd);
+}
+
+struct meed_mat meed_net_head(struct meed_net *net, int32_t begin, int32_t count,
+                              enum meed_dtype dtype)
+{
+    int64_t vocab = net->config.vocab;
+    struct meed_mat logits = meed_mat_view(net->logits, count, vocab, vocab, dtype);
+    net->be->matmul(net->be, MEED_MATMUL_NT, meed_mat_rows(net->final_y, begin, count), net->head,
+                    false, logits);
+    return logits;
+}
+
+enum meed_status meed_net_head_to_host(struct meed_net *net, int32_t count, float *logits)
+{
+    for (int32_t begin = 0; begin < count; begin += net->chunk) {
+        int32_t rows = MEED_MIN(net->chunk, count - begin);
+        struct meed_mat part = meed_net_head(net, begin, rows, MEED_DTYPE_F32);
+        MEED_TRY(net->be->copy_from(net->be, logits + (int64_t)begin * part.cols, part.data,
+                                    (size_t)(part.rows * part.cols) * sizeof *logits));
+    }
+    return net->be->sync(net->be);
+}
+
+enum meed_status meed_net_score(struct meed_net *net, const struct meed_batch *batch,
+                                float *logprob)
+{
+    const struct meed_backend *be = net->be;
+    struct meed_net_pass pass;
+    MEED_TRY(meed_net_upload(net, batch, &pass));
+    if (batch->loss_rows == 0) {
+        return MEED_OK;
+    }
+    meed_net_run(net, &pass);
+    meed_net_finish(net, batch->loss_rows);
+    for (int32_t begin = 0; begin < batch->loss_rows; begin += net->chunk) {
+        int32_t rows = MEED_MIN(net->chunk, batch->loss_rows - begin);
+        be->xent(be, meed_net_head(net, begin, rows, MEED_DTYPE_F32), net->targets + begin, NULL,
+                 net->logprob + begin);
+    }
+    MEED_TRY(be->copy_from(be, logprob, net->logprob, (size_t)batch->loss_rows * sizeof *logprob));
+    return be->sync(be);
+}
+
+enum meed_status meed_net_logits(struct meed_net *net, const struct meed_batch *batch,
+                                 float *logits)
+{
+    struct meed_net_pass pass;
+    MEED_TRY(meed_net_upload(net, batch, &pass));
+    for (int32_t m = 0; m < batch->rows; m++) {
+        net->rows_host[m] = m;
+    }
+    MEED_TRY(send_ints(net, net->wanted, net->rows_host, batch->rows));
+    meed_net_run(net, &pass);
+    meed_net_finish(net, batch->rows);
+    return meed_net_head_to_host(net, batch->rows, logits);
+}

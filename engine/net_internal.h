@@ -1,0 +1,207 @@
+/* Inside of a network: what net*.c share, and no one else includes.
+ *
+ * One linear group of one layer, with its K-extended weight and the buffers around it:
+ *
+ *            K            R                       K            R
+ *      +-----------+-------------+          +-----------+-------------+
+ *   M  |     x     | T = g ⊙ xAᵀ |   ·   N  |     W     |  s∘B blocks | ᵀ   =   y [M, N]
+ *      +-----------+-------------+          +-----------+-------------+
+ *        written by the producer               `weight`; A is `a` [R, K]
+ *
+ * Columns of the tail run adapter by adapter and, inside one, projection by projection, so fp32
+ * sums over the tail are sums in adapter order. B of a module stands in that module's rows only.
+ *
+ * Activations: a training network keeps every layer's, a scoring network uses one set for all
+ * layers. The code cannot tell: each layer holds its own views, which either differ or coincide.
+ * The residual stream is summed in place: a linear writes its output where the norm that follows
+ * adds the stream onto it.
+ */
+#ifndef MEED_ENGINE_NET_INTERNAL_H
+#define MEED_ENGINE_NET_INTERNAL_H
+
+#include "base/arena.h"
+#include "engine/device_arena.h"
+#include "engine/net.h"
+
+MEED_BEGIN_C
+
+/* Where one adapter's module stands in a group, and in the adapter's flat vector. */
+struct meed_net_slot {
+    int32_t adapter;
+    enum meed_proj proj;
+    int64_t t_begin;
+    int64_t r;
+    float scale;
+    int64_t flat; /* A at flat, B at flat + r·K */
+};
+
+struct meed_net_group {
+    int64_t k, n, r;        /* r: R, padded to TAIL_ALIGN */
+    struct meed_mat weight; /* [N, K+R] */
+    struct meed_mat a;      /* [R, K] */
+    float *bias;            /* [N] or NULL */
+    struct meed_net_slot *slots;
+    int32_t slot_count;
+    int32_t layout;     /* groups whose tails are laid out alike share gate vectors */
+    struct meed_mat xt; /* [rows, K+R]: input and tail, kept for the backward pass */
+};
+
+struct meed_net_layer {
+    struct meed_net_group groups[MEED_GROUP_COUNT];
+    float *norms[2]; /* input, post-attention: [hidden] */
+    float *q_norm;   /* [D] or NULL */
+    float *k_norm;
+    struct meed_mat sums[2]; /* residual stream after the addition of each norm [rows, hidden] */
+    struct meed_mat qkv;     /* [rows, (H+2G)D], rotated */
+    struct meed_mat gu;      /* [rows, 2F] */
+    float *rstd[2];          /* [rows] */
+    float *q_rstd;           /* [rows, H] */
+    float *k_rstd;           /* [rows, G] */
+    float *lse;              /* [rows, H] */
+};
+
+/* One arrangement of tail columns. Uniform adapters have at most four of them, whatever L is. */
+struct meed_net_layout {
+    const struct meed_net_group *model; /* the first group of this layout */
+    int64_t begin;                      /* Σ R of the layouts before */
+};
+
+/* Gate vectors, expanded to the columns of every layout: layout i is [sets, R] at begin·sets. */
+struct meed_net_gates {
+    int32_t sets; /* 0: none given, all ones */
+    int32_t capacity;
+    struct meed_device_arena device;
+    float *gates;
+    double *dgates;
+    float *gates_host; /* heap, as the device's */
+    double *dgates_host;
+};
+
+struct meed_net {
+    const struct meed_backend *be;
+    struct meed_model_config config;
+    struct meed_net_options options; /* its adapters pointer is cleared after creation */
+    struct meed_arena host;
+    struct meed_device_arena device;
+
+    /* weights */
+    struct meed_net_layer *layers;
+    struct meed_mat embed;       /* [V, hidden] */
+    struct meed_mat head;        /* [V, hidden]; the embedding if tied */
+    float *final_norm;           /* [hidden] */
+    float attention_scale;       /* D^-1/2 */
+    struct meed_rope_table rope; /* [rope_positions, D/2] */
+    int32_t rope_positions;
+    float *staging_dev; /* [largest adapter] where the host cannot write factors, else NULL */
+    struct meed_net_layout *layouts;
+    int32_t layout_count;
+    int64_t layout_width; /* Σ R over layouts */
+    struct meed_net_gates gates;
+    float *merge_gates;      /* [layout_width] on the device, and its host copy */
+    float *merge_gates_host; /* (this net being the stack of meed_net_merge) */
+    int64_t master_count;
+    int64_t stop; /* layer·GROUPS + group of the lowest adapted group: backward ends there */
+
+    /* the batch, on the device */
+    int32_t *ids;       /* [max_rows] */
+    int32_t *positions; /* [max_rows] */
+    int32_t *starts;    /* [max_sequences + 1] */
+    int32_t *wanted;    /* [max_rows]: rows that reach the head */
+    int32_t *targets;   /* [max_rows] */
+    int32_t *slots;     /* [max_rows]: decoding */
+    int32_t *gate_of_row;
+    int32_t *rows_host; /* [max_rows]: staging of gate_of_row and of row lists */
+    float *row_weight;  /* [max_rows] */
+    float *logprob;     /* [max_rows] */
+
+    /* the end of the stream: `last` is the output of the last linear, to be added onto the stream
+     */
+    struct meed_mat last;           /* [max_rows, hidden] */
+    struct meed_mat final_sum;      /* [max_rows, hidden]: wanted rows only, as the next two */
+    struct meed_mat final_residual; /* becomes the gradient of final_sum */
+    struct meed_mat final_y;        /* becomes the gradient of itself */
+    float *final_rstd;
+    int32_t chunk; /* rows of logits at a time */
+    void *logits;  /* [chunk, V], fp32 when scoring, the net's dtype when training */
+
+    /* backward */
+    struct meed_mat dsum; /* [max_rows, hidden]: gradient of the residual stream */
+    void *dxt;            /* [max_rows, K+R] of the group at hand */
+    struct meed_mat dqkv; /* [max_rows, (H+2G)D] */
+    float *da;            /* [R, K] of the group at hand */
+    float *one;           /* 1.0f on the device: lora_merge serves as y += x */
+};
+
+enum { MEED_NET_TAIL_ALIGN = 8 };
+
+/* Rows in flight, and how their tails are made. Every pointer is the device's. */
+struct meed_net_pass {
+    int32_t rows;
+    struct meed_pack pack;
+    const int32_t *gate_of_row; /* NULL: all gates are one */
+    struct meed_rope_table rope;
+    float dropout;
+    uint64_t step_key;
+    const struct meed_kv_cache *cache; /* decoding only, as slots */
+    const int32_t *slots;
+};
+
+struct meed_kv_cache {
+    const struct meed_backend *be;
+    struct meed_device_arena device;
+    struct meed_rope_table rope; /* [capacity, D/2] */
+    int32_t slots;
+    int32_t capacity;
+    int32_t layer_count;
+    struct meed_kv_layer *layers; /* heap */
+};
+
+/* A view of the first rows of a buffer that holds max_rows of them. */
+static inline struct meed_mat meed_net_top(struct meed_mat buffer, int64_t rows)
+{
+    return meed_mat_rows(buffer, 0, rows);
+}
+static inline struct meed_net_group *meed_net_group_at(const struct meed_net *net, int32_t layer,
+                                                       enum meed_group group)
+{
+    return &net->layers[layer].groups[group];
+}
+
+/* net_layout.c: sizes, slots and every block, each in two passes. */
+MEED_MUST_CHECK enum meed_status meed_net_lay_out(struct meed_net *net);
+/* net_weights.c: base weights from the checkpoint. */
+MEED_MUST_CHECK enum meed_status meed_net_fill(struct meed_net *net,
+                                               const struct meed_checkpoint *checkpoint);
+
+/* cos and sin of a table's positions, to the device. */
+MEED_MUST_CHECK enum meed_status meed_net_fill_rope(const struct meed_net *net, int32_t positions,
+                                                    struct meed_rope_table table);
+
+/* net_gates.c: where a group finds its gates [sets, R] and their gradients. */
+float *meed_net_gates_of(const struct meed_net *net, const struct meed_net_group *group);
+double *meed_net_dgates_of(const struct meed_net *net, const struct meed_net_group *group);
+void meed_net_dgates_zero(struct meed_net *net);
+/* dgates [sets, adapter_count] −= what the pass gathered (it ran on a loss, not on a value). */
+MEED_MUST_CHECK enum meed_status meed_net_dgates_collect(struct meed_net *net, double *dgates);
+void meed_net_gates_clear(struct meed_net *net);
+
+/* net_forward.c: checks a batch and copies it over. */
+MEED_MUST_CHECK enum meed_status
+meed_net_upload(struct meed_net *net, const struct meed_batch *batch, struct meed_net_pass *pass);
+MEED_MUST_CHECK enum meed_status meed_net_check_ids(const struct meed_net *net, const int32_t *ids,
+                                                    int32_t count);
+/* All layers; what comes out lies in `last` and in the last layer's stream. */
+void meed_net_run(struct meed_net *net, const struct meed_net_pass *pass);
+/* Gathers the first `count` rows listed in net->wanted out of the stream and normalises them. */
+void meed_net_finish(struct meed_net *net, int32_t count);
+/* Logits of rows [begin, begin + count) of final_y. */
+struct meed_mat meed_net_head(struct meed_net *net, int32_t begin, int32_t count,
+                              enum meed_dtype dtype);
+/* fp32 logits of final_y's first rows [count, V], to the host. */
+MEED_MUST_CHECK enum meed_status meed_net_head_to_host(struct meed_net *net, int32_t count,
+                                                       float *logits);
+struct meed_tail meed_net_tail(const struct meed_net *net, int32_t layer, enum meed_group group,
+                               const struct meed_net_pass *pass);
+
+MEED_END_C
+#endif
