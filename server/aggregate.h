@@ -7,11 +7,12 @@
  * so whatever weight is left out (an excluded client's, the clipped part of a large one) stays with
  * the global adapter. Strategies:
  *
- *   svd      the best rank-r adapter for S (Eckart–Young; FlexLoRA's redistribution, without
- * forming N × K matrices): QR of the stacked factors, SVD of the R × R core, both in fp64, split as
- * U√Σ and √ΣVᵀ. What the cut loses is reported. The default. fedavg   means of A and of B, weighted
- * by g_0, p_1 …: FedIT's rule, kept as the baseline. It is not S: the difference is a covariance of
- * the factors, and is reported beside either.
+ * `svd`, the default: the best rank-r adapter for S (Eckart–Young; FlexLoRA's redistribution,
+ * without forming N × K matrices). QR of the stacked factors, SVD of the R × R core, both in fp64,
+ * split as U√Σ and √ΣVᵀ. What the cut loses is reported.
+ *
+ * `fedavg`: means of A and of B, weighted by g_0, p_1 …: FedIT's rule, kept as the baseline. It is
+ * not S: the difference is a covariance of the factors, and is reported beside either.
  *
  * Sums run over clients in the order given, which is the order of their ids, never of arrival; a
  * module is one task and no task writes another's place: the result is equal bit for bit for any

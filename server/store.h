@@ -4,10 +4,10 @@
  *     meta(key, value)                       run id, config hash
  *     progress(one row)                      round, phase, present adapter
  *     updates(round, client, sha256, …)      the accepted updates, one a client and round
- *     stages(round, stage, result)           what screening, valuation … found, as the stage wrote
- * it traffic(round, client, up, down)       message bytes, for reports blobs/<2 hex>/<64 hex>
- * adapters and updates, named by SHA-256, written by temp, fsync, rename partial/<client>-<64 hex>
- * an upload under way, resumable at its size
+ *     stages(round, stage, result)           what screening, valuation … found
+ *     traffic(round, client, up, down)       message bytes, for reports
+ *   blobs/<2 hex>/<hex>    adapters and updates, named by SHA-256; temp, fsync, rename
+ *   partial/<client>-<hex> an upload under way, resumable at its size
  *
  * Everything acknowledged is on disk: an update's bytes are renamed into blobs/ (and that folder is
  * synced) before its row is committed, and only after the commit is the client answered. A crash
