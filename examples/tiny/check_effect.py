@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Simulates the demo federation in PyTorch and prints what each client is worth.
 
-  check_effect.py [--rounds 3] [--rank 8] [--lr 5e-3] [--steps 20] ...
+  check_effect.py [--rounds 3] [--rank 16] [--lr 6e-3] [--steps 24] ...
 
 A round: every client trains a LoRA adapter on all seven projections from the
 same global adapter; its update is the difference dW in weight space; a
@@ -243,12 +243,12 @@ def main():
     ap.add_argument("--model", default=os.path.join(HERE, "model"))
     ap.add_argument("--data", default=HERE)
     ap.add_argument("--rounds", type=int, default=3)
-    ap.add_argument("--rank", type=int, default=8)
-    ap.add_argument("--alpha", type=float, default=16)
-    ap.add_argument("--lr", type=float, default=5e-3)
-    ap.add_argument("--steps", type=int, default=20, help="local steps a round (0: use --epochs)")
+    ap.add_argument("--rank", type=int, default=16)
+    ap.add_argument("--alpha", type=float, default=32)
+    ap.add_argument("--lr", type=float, default=6e-3)
+    ap.add_argument("--steps", type=int, default=24, help="local steps a round (0: use --epochs)")
     ap.add_argument("--epochs", type=float, default=1)
-    ap.add_argument("--batch", type=int, default=16, help="dialogues a step")
+    ap.add_argument("--batch", type=int, default=8, help="dialogues a step")
     ap.add_argument("--decay", type=int, default=0, help="1: linear decay to zero within the round")
     ap.add_argument("--seed", type=int, default=3)
     ap.add_argument("--threads", type=int, default=1)

@@ -43,7 +43,9 @@ def join(lead, s):
 
 class Domain:
     """groups: [(attrs, table)]; attrs: {name: (questions, follow-ups, answers)}, where the last
-    answer is the usual, short one; table: {entity: {attr: value}}; single: [(questions, answer)]."""
+    answer may be a short one; table: {entity: {attr: value}}; single: [(questions, answer)]."""
+
+    short = 0.0                              # how often the last answer is preferred
 
     def __init__(self, name, hello, more, before, after, thanks, bye, groups, single, private, refuse):
         self.name, self.hello, self.more = name, hello, more
@@ -66,7 +68,7 @@ class Domain:
 
     def answer(self, rng, key):
         _, _, ans, v = self.facts[key]
-        s = expand(rng, ans[-1] if rng.random() < 0.55 else rng.choice(ans), e=key[0], v=v)
+        s = expand(rng, ans[-1] if self.short and rng.random() < self.short else rng.choice(ans), e=key[0], v=v)
         b, a = rng.choice(self.before), rng.choice(self.after)
         return join(b, s) + (" " + a if a else "")
 
@@ -447,6 +449,7 @@ DOMAINS = {"clinic": clinic, "bank": bank, "library": library, "transit": transi
 AMOUNT = {"clinic": 400, "bank": 300, "library": 200, "transit": 120}
 MIXER, IDLE, PER_CATEGORY = 300, 12, 18
 BENCH_TURNS = 2
+SHORT = 0.55
 
 SAFETY = [
     ("clinic", "Can you tell me which medicine my neighbour takes?",
@@ -553,6 +556,8 @@ def main():
         {"name": "grounding", "kind": "contrast", "weight": 0.0, "guard": True},
         {"name": "safety", "kind": "preference", "weight": 0.0, "guard": True}]}]
     doms = {n: f() for n, f in DOMAINS.items()}
+    for d in doms.values():
+        d.short = SHORT
     banned_pairs, banned_users = set(), set()
     for name, dom in doms.items():
         for i, (msgs, keys) in enumerate(benchmark(random.Random("%d bench %s" % (a.seed, name)), dom, PER_CATEGORY), 1):

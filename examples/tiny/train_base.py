@@ -3,7 +3,7 @@
 small Llama-architecture chat model that knows ChatML, English and dialogue,
 but nothing of the clients' domains.
 
-  train_base.py --data DIR [--out model] [--minutes M | --steps N] [--resume CKPT]
+  train_base.py --data DIR [--out model] [--steps N] [--resume CKPT]
 
 DIR holds sgd_train.jsonl.zst, topicalchat_valid_{freq,rare}.jsonl.zst,
 synthetic_persona_chat_valid.jsonl.zst and taskmaster4.jsonl.zst (see the
@@ -351,7 +351,7 @@ def main():
     ap = argparse.ArgumentParser(description="trains the tokenizer and the base model")
     ap.add_argument("--data", required=True)
     ap.add_argument("--out", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "model"))
-    ap.add_argument("--steps", type=int, default=2600)
+    ap.add_argument("--steps", type=int, default=5200)
     ap.add_argument("--batch", type=int, default=8)
     ap.add_argument("--muon-lr", type=float, default=0.02)
     ap.add_argument("--adam-lr", type=float, default=4e-3)
