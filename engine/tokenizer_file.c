@@ -7,8 +7,9 @@
  * must agree with the vocabulary's, where the reference only warns.
  *
  * A control token must not come out of merging either, or a user's text could produce it: special
- * tokens are not entered into the word table and merges that yield one are left out. That changes
- * nothing for files as trainers write them.
+ * tokens are not entered into the word table, merges that yield one are left out, and a special
+ * unk_token is not written for bytes without token (they are dropped). That changes nothing for
+ * files as trainers write them, which have a token for every byte.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -152,7 +153,14 @@ static enum meed_status read_vocab(struct file *file, json_t *vocab)
         }
         file->pool_used += count;
         *token = (struct meed_tokenizer_text){bytes, (int32_t)count};
-        if (!tokenizer->texts[id].bytes) { /* what an added token says stands */
+        const struct meed_tokenizer_text *added = &tokenizer->texts[id];
+        if (added->bytes && strcmp(added->bytes, key) != 0) {
+            return MEED_FAIL(MEED_FORMAT,
+                             "%s: the id %d is \"%.64s\" in the vocabulary and \"%.64s\" among the "
+                             "added tokens",
+                             file->name, (int)id, key, added->bytes);
+        }
+        if (!added->bytes) { /* an added token stands as it is written */
             tokenizer->texts[id] = *token;
         }
         if (spelled && !tokenizer->special[id]) {
@@ -307,7 +315,7 @@ static enum meed_status read_model(struct file *file)
     bpe->fuse_unknown = true_at(model, "fuse_unk", false);
     const char *unknown = text_of(model, "unk_token");
     json_t *unknown_id = *unknown ? json_object_get(vocab, unknown) : NULL;
-    if (unknown_id) {
+    if (unknown_id && !file->tokenizer->special[json_integer_value(unknown_id)]) {
         bpe->unknown = (int32_t)json_integer_value(unknown_id);
     }
     warn_of_missing_bytes(file);

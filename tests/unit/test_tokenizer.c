@@ -400,6 +400,8 @@ static const struct refusal refusals[] = {
     {"{'model':{'vocab':{'a':9999999},'merges':[]}," BYTES "}", MEED_FORMAT, "span"},
     {"{'model':{" VOCAB "},'added_tokens':[{'id':7,'content':'ab'}]," BYTES "}", MEED_FORMAT,
      "vocabulary says 2"},
+    {"{'model':{" VOCAB "},'added_tokens':[{'id':1,'content':'<|x|>'}]," BYTES "}", MEED_FORMAT,
+     "\"b\" in the vocabulary"},
     {"{'model':{" VOCAB "},'added_tokens':[{'id':7,'content':''}]," BYTES "}", MEED_FORMAT,
      "no content"},
 };
