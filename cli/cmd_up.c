@@ -1,0 +1,466 @@
+/* meed up: a whole federation on this machine, with real processes and a real network.
+ *
+ * The aggregator runs in this process, each client is a `meed join` of its own that dials it over
+ * gRPC with its own certificate: what works here works on three machines. Keys are made on the
+ * first start and kept in STATE/keys; clients write to STATE/clients/ID. Started again on the same
+ * state the run goes on where it stood. Ctrl-C stops everything at a safe place.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/parse.h"
+#include "cli/certificates.h"
+#include "cli/commands.h"
+#include "cli/federation_file.h"
+#include "cli/live_table.h"
+
+extern char **environ;
+
+struct options {
+    const char *file;
+    const char *state;
+    const char *json;
+    bool quiet;
+    bool insecure;
+    int64_t seed; /* -1: the file's */
+    int64_t metrics_port;
+    enum meed_status status; /* of parsing */
+};
+
+static const struct argp_option option_rows[] = {
+    {"state", 's', "DIR", 0, "folder of keys, adapters, ledger and logs (default: out/NAME)", 0},
+    {"json", 'j', "FILE", 0, "write the report here, after every round", 0},
+    {"seed", 'S', "N", 0, "instead of the file's seed", 0},
+    {"metrics-port", 'm', "PORT", 0, "serve /metrics and /healthz here (default: off)", 0},
+    {"insecure", 'i', NULL, 0, "plain text instead of mutual TLS", 0},
+    {"quiet", 'q', NULL, 0, "print the final table only", 0},
+    {0},
+};
+
+static error_t option_parse(int key, char *text, struct argp_state *state)
+{
+    struct options *options = state->input;
+    switch (key) {
+    case 's':
+        options->state = text;
+        break;
+    case 'j':
+        options->json = text;
+        break;
+    case 'S':
+        options->status = meed_parse_i64("--seed", text, 0, INT64_MAX, &options->seed);
+        return options->status == MEED_OK ? 0 : EINVAL;
+    case 'm':
+        options->status = meed_parse_i64("--metrics-port", text, 1, 65535, &options->metrics_port);
+        return options->status == MEED_OK ? 0 : EINVAL;
+    case 'i':
+        options->insecure = true;
+        break;
+    case 'q':
+        options->quiet = true;
+        break;
+    case ARGP_KEY_ARG:
+        if (options->file) {
+            options->status = MEED_FAIL(MEED_ARG, "one federation file, not also \"%.64s\"", text);
+            return EINVAL;
+        }
+        options->file = text;
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const char documentation[] =
+    "Run the federation that FILE describes on this machine: an aggregator and one process a "
+    "client, over gRPC with mutual TLS.\v"
+    "Examples:\n"
+    "  meed up examples/tiny/federation.yaml\n"
+    "  meed up federation.yaml --state runs/7 --seed 7 --json report.json\n\n"
+    "Run it again with the same --state to go on after a stop.";
+
+struct child {
+    pid_t pid; /* 0: gone */
+    const struct meed_federation_client *client;
+    char log[MEED_PATH_BYTES];
+};
+
+struct up {
+    struct options options;
+    struct meed_federation_file file;
+    char state[1024];
+    struct meed_live_table table;
+    struct meed_aggregator *aggregator;
+    struct child children[MEED_FEDERATION_MAX_CLIENTS];
+    int64_t start_ns;
+};
+
+static struct meed_aggregator *stop_target; /* for the signal handler */
+
+static void on_signal(int signal_number)
+{
+    (void)signal_number;
+    if (stop_target) {
+        meed_aggregator_request_stop(stop_target);
+    }
+}
+
+/* --- events → table ------------------------------------------------------------------------- */
+static const char *seat_word(enum meed_aggregator_seat seat)
+{
+    switch (seat) {
+    case MEED_SEAT_AWAY:
+        return "away";
+    case MEED_SEAT_JOINED:
+        return "training";
+    case MEED_SEAT_IN:
+        return "pushed";
+    case MEED_SEAT_PAID:
+        return "paid";
+    case MEED_SEAT_UNPAID:
+        return "unpaid";
+    case MEED_SEAT_EXCLUDED:
+        return "excluded";
+    case MEED_SEAT_ABSENT:
+        return "absent";
+    }
+    return "?";
+}
+
+static void rows_to_table(struct up *up, const struct meed_aggregator_event *event)
+{
+    pthread_mutex_lock(&up->table.mutex);
+    up->table.round = event->round;
+    up->table.rounds = event->round_count;
+    for (int32_t i = 0; i < event->row_count; i++) {
+        const struct meed_aggregator_row *row = &event->rows[i];
+        struct meed_live_client *client = meed_live_client(&up->table, row->id);
+        if (!client) {
+            continue;
+        }
+        snprintf(client->state, sizeof client->state, "%s", seat_word(row->seat));
+        client->loss = row->bytes_up > 0 ? row->train_loss : NAN;
+        client->bytes_up = row->bytes_up;
+        client->bytes_down = row->bytes_down;
+        client->valued = event->kind == MEED_AGGREGATOR_SETTLED || client->valued;
+        client->phi = row->phi;
+        client->se = row->se;
+        client->share = row->share;
+        client->total = row->total_share;
+        snprintf(client->reason, sizeof client->reason, "%.*s", MEED_LIVE_TEXT - 1, row->reason);
+    }
+    pthread_mutex_unlock(&up->table.mutex);
+}
+
+static void phase_set(struct up *up, const char *phase, int64_t done, int64_t total)
+{
+    pthread_mutex_lock(&up->table.mutex);
+    snprintf(up->table.phase, sizeof up->table.phase, "%s", phase);
+    up->table.done = done;
+    up->table.total = total;
+    pthread_mutex_unlock(&up->table.mutex);
+}
+
+static void settled(struct up *up, const struct meed_aggregator_event *event)
+{
+    pthread_mutex_lock(&up->table.mutex);
+    up->table.utility_before = event->utility_before;
+    up->table.utility_after = event->utility_after;
+    pthread_mutex_unlock(&up->table.mutex);
+    phase_set(up, "settled", 0, 0);
+    if (!up->options.quiet) {
+        meed_live_print_round(&up->table, stderr);
+        fputc('\n', stderr);
+    }
+}
+
+static void say_client(struct up *up, const struct meed_aggregator_event *event, const char *what)
+{
+    char line[512];
+    if (event->client >= 0 && event->client < event->row_count) {
+        snprintf(line, sizeof line, "round %d: %s %s%s%.300s", event->round,
+                 event->rows[event->client].id, what, event->text[0] ? ": " : "", event->text);
+        meed_live_say(&up->table, line);
+    }
+}
+
+static void on_event(void *user, const struct meed_aggregator_event *event)
+{
+    struct up *up = user;
+    char line[512];
+    rows_to_table(up, event);
+    switch (event->kind) {
+    case MEED_AGGREGATOR_OPENED:
+        phase_set(up, "training", 0, 0);
+        break;
+    case MEED_AGGREGATOR_UPDATE:
+        if (!up->table.terminal) {
+            say_client(up, event, "pushed its update");
+        }
+        break;
+    case MEED_AGGREGATOR_REFUSED:
+        say_client(up, event, "refused");
+        break;
+    case MEED_AGGREGATOR_CLOSED:
+        phase_set(up, "screening", 0, 0);
+        break;
+    case MEED_AGGREGATOR_VALUING:
+        phase_set(up, "valuing", event->tokens_done, event->tokens_total);
+        break;
+    case MEED_AGGREGATOR_SETTLED:
+        settled(up, event);
+        return;
+    case MEED_AGGREGATOR_ABANDONED:
+    case MEED_AGGREGATOR_WAITING:
+        snprintf(line, sizeof line, "round %d: %.400s", event->round, event->text);
+        meed_live_say(&up->table, line);
+        break;
+    default:
+        break;
+    }
+    meed_live_draw(&up->table, event->kind != MEED_AGGREGATOR_VALUING);
+}
+
+/* --- clients --------------------------------------------------------------------------------- */
+static enum meed_status child_spawn(struct up *up, struct child *child, const char *server)
+{
+    const struct meed_federation_client *client = child->client;
+    char folder[MEED_PATH_BYTES];
+    char ca[MEED_PATH_BYTES];
+    char certificate[MEED_PATH_BYTES];
+    char key[MEED_PATH_BYTES];
+    char threads[16];
+    snprintf(folder, sizeof folder, "%s/clients/%s", up->state, client->id);
+    snprintf(child->log, sizeof child->log, "%s/clients/%s.log", up->state, client->id);
+    snprintf(ca, sizeof ca, "%s/keys/ca.pem", up->state);
+    snprintf(certificate, sizeof certificate, "%s/keys/client-%s.pem", up->state, client->id);
+    snprintf(key, sizeof key, "%s/keys/client-%s.key", up->state, client->id);
+    snprintf(threads, sizeof threads, "%d", up->file.client_threads);
+    MEED_TRY(meed_file_make_folder(folder));
+    const char *argv[32] = {"meed",         "--log",       "info",
+                            "join",         "--server",    server,
+                            "--id",         client->id,    "--model",
+                            up->file.model, "--data",      client->data,
+                            "--state",      folder,        "--threads",
+                            threads,        "--behaviour", client->idle ? "idle" : "honest"};
+    int argc = 18;
+    if (up->options.insecure) {
+        argv[argc++] = "--insecure";
+    } else {
+        const char *tls[] = {"--tls-ca", ca, "--tls-cert", certificate, "--tls-key", key};
+        memcpy(argv + argc, tls, sizeof tls);
+    }
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, child->log,
+                                     O_WRONLY | O_CREAT | O_APPEND, 0644);
+    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
+    posix_spawnattr_t attributes; /* its own group: Ctrl-C reaches clients through us, in order */
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    int code = posix_spawn(&child->pid, "/proc/self/exe", &actions, &attributes,
+                           (char *const *)(uintptr_t)argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    if (code != 0) {
+        child->pid = 0;
+        return MEED_FAIL(MEED_IO, "cannot start client %s: %s", client->id, strerror(code));
+    }
+    return MEED_OK;
+}
+
+static enum meed_status children_spawn(struct up *up)
+{
+    char server[64];
+    snprintf(server, sizeof server, "127.0.0.1:%d", meed_aggregator_port(up->aggregator));
+    for (int32_t i = 0; i < up->file.client_count; i++) {
+        up->children[i].client = &up->file.clients[i];
+        MEED_TRY(child_spawn(up, &up->children[i], server));
+    }
+    return MEED_OK;
+}
+
+/* Reaps what has ended; says which client failed and where its log is. Returns how many still run.
+ */
+static int children_reap(struct up *up)
+{
+    int running = 0;
+    for (int32_t i = 0; i < up->file.client_count; i++) {
+        struct child *child = &up->children[i];
+        int code = 0;
+        if (child->pid > 0 && waitpid(child->pid, &code, WNOHANG) == child->pid) {
+            child->pid = 0;
+            if (!WIFEXITED(code) || WEXITSTATUS(code) != 0) {
+                char line[MEED_PATH_BYTES + 128];
+                snprintf(line, sizeof line, "client %s ended early (%s %d); see %s",
+                         child->client->id, WIFEXITED(code) ? "exit code" : "signal",
+                         WIFEXITED(code) ? WEXITSTATUS(code) : WTERMSIG(code), child->log);
+                meed_live_say(&up->table, line);
+            }
+        }
+        running += child->pid > 0;
+    }
+    return running;
+}
+
+static void *children_watch(void *user)
+{
+    while (children_reap(user) > 0) {
+        meed_clock_sleep_ms(100);
+    }
+    return NULL;
+}
+
+static void children_stop(struct up *up)
+{
+    for (int32_t i = 0; i < up->file.client_count; i++) {
+        if (up->children[i].pid > 0) {
+            kill(up->children[i].pid, SIGTERM);
+        }
+    }
+}
+
+/* --- the run --------------------------------------------------------------------------------- */
+static enum meed_status keys_make(struct up *up, char folder[MEED_PATH_BYTES])
+{
+    snprintf(folder, MEED_PATH_BYTES, "%s/keys", up->state);
+    if (up->options.insecure || meed_file_exists(folder)) {
+        return MEED_OK;
+    }
+    const char *ids[MEED_FEDERATION_MAX_CLIENTS];
+    for (int32_t i = 0; i < up->file.client_count; i++) {
+        ids[i] = up->file.clients[i].id;
+    }
+    return meed_certificates_provision(folder, "localhost,127.0.0.1", ids, up->file.client_count);
+}
+
+static enum meed_status aggregator_open(struct up *up, const char *keys)
+{
+    char ca[MEED_PATH_BYTES];
+    char certificate[MEED_PATH_BYTES];
+    char key[MEED_PATH_BYTES];
+    char roster[MEED_PATH_BYTES];
+    snprintf(ca, sizeof ca, "%s/ca.pem", keys);
+    snprintf(certificate, sizeof certificate, "%s/server.pem", keys);
+    snprintf(key, sizeof key, "%s/server.key", keys);
+    snprintf(roster, sizeof roster, "%s/roster.json", keys);
+    const char *ids[MEED_FEDERATION_MAX_CLIENTS];
+    for (int32_t i = 0; i < up->file.client_count; i++) {
+        ids[i] = up->file.clients[i].id;
+    }
+    char report[MEED_PATH_BYTES];
+    snprintf(report, sizeof report, "%s/report.json", up->state);
+    struct meed_aggregator_config config;
+    meed_federation_file_config(&up->file, &config);
+    config.state = up->state;
+    config.listen = up->file.listen;
+    config.clients = ids;
+    config.client_count = up->file.client_count;
+    config.insecure = up->options.insecure;
+    if (!up->options.insecure) {
+        config.roster = roster;
+        config.tls_ca = ca;
+        config.tls_certificate = certificate;
+        config.tls_key = key;
+    }
+    config.metrics_port = (int)up->options.metrics_port;
+    config.report = up->options.json ? up->options.json : report;
+    config.observer = on_event;
+    config.observer_user = up;
+    return meed_aggregator_create(&config, &up->aggregator);
+}
+
+static void signals_install(struct up *up)
+{
+    stop_target = up->aggregator;
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static enum meed_status run_all(struct up *up)
+{
+    char keys[MEED_PATH_BYTES];
+    pthread_t watcher;
+    bool watching = false;
+    enum meed_status st = MEED_OK;
+    MEED_TRY(meed_file_make_folder(up->state));
+    MEED_TRY(keys_make(up, keys));
+    MEED_TRY(aggregator_open(up, keys));
+    signals_install(up);
+    st = children_spawn(up);
+    if (st == MEED_OK) {
+        watching = pthread_create(&watcher, NULL, children_watch, up) == 0;
+        st = meed_aggregator_run(up->aggregator, 20000);
+    }
+    if (st != MEED_OK) {
+        children_stop(up);
+    }
+    if (watching) {
+        pthread_join(watcher, NULL);
+    }
+    stop_target = NULL;
+    meed_aggregator_destroy(up->aggregator);
+    return st;
+}
+
+static void print_end(struct up *up)
+{
+    char total[32];
+    int64_t paid = 0;
+    phase_set(up, "finished", 0, 0);
+    meed_live_print_round(&up->table, stdout);
+    for (int32_t i = 0; i < up->table.client_count; i++) {
+        paid += up->table.clients[i].total;
+    }
+    meed_live_credits(paid, total);
+    printf("\n  paid out: %s credits of %" PRId64 "\n", total, up->file.budget);
+    printf("  adapter:  %s/adapter\n  ledger:   %s/ledger.jsonl\n  report:   %s%s\n", up->state,
+           up->state, up->options.json ? up->options.json : up->state,
+           up->options.json ? "" : "/report.json");
+    printf("  try:      meed chat --model %s --adapter %s/adapter\n", up->file.model, up->state);
+}
+
+enum meed_status meed_cmd_up(int argc, char **argv)
+{
+    static struct up up;
+    up = (struct up){.options = {.seed = -1}, .start_ns = meed_clock_monotonic_ns()};
+    struct argp argp = {option_rows, option_parse, "FILE", documentation, NULL, NULL, NULL};
+    argp_program_version = NULL;
+    if (argp_parse(&argp, argc, argv, 0, NULL, &up.options) != 0) {
+        return up.options.status != MEED_OK ? up.options.status
+                                            : MEED_FAIL(MEED_ARG, "cannot read the options");
+    }
+    if (!up.options.file) {
+        return MEED_FAIL(MEED_ARG, "no federation file given; try examples/tiny/federation.yaml");
+    }
+    MEED_TRY(meed_federation_file_load(up.options.file, &up.file));
+    if (up.options.seed >= 0) {
+        up.file.seed = (uint64_t)up.options.seed;
+    }
+    if (up.options.state) {
+        snprintf(up.state, sizeof up.state, "%s", up.options.state);
+    } else {
+        snprintf(up.state, sizeof up.state, "out/%s", up.file.name);
+    }
+    meed_live_init(&up.table, up.file.name, up.file.rounds, up.options.quiet);
+    enum meed_status st = run_all(&up);
+    if (st == MEED_OK) {
+        print_end(&up);
+    }
+    meed_live_clear(&up.table);
+    return st;
+}
