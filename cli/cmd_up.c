@@ -90,6 +90,8 @@ static const char documentation[] =
     "  meed up federation.yaml --state runs/7 --seed 7 --json report.json\n\n"
     "Run it again with the same --state to go on after a stop.";
 
+enum { KEYS_BYTES = 1100 };
+
 struct child {
     pid_t pid; /* 0: gone */
     const struct meed_federation_client *client;
@@ -333,9 +335,9 @@ static void children_stop(struct up *up)
 }
 
 /* --- the run --------------------------------------------------------------------------------- */
-static enum meed_status keys_make(struct up *up, char folder[MEED_PATH_BYTES])
+static enum meed_status keys_make(struct up *up, char folder[KEYS_BYTES])
 {
-    snprintf(folder, MEED_PATH_BYTES, "%s/keys", up->state);
+    snprintf(folder, KEYS_BYTES, "%s/keys", up->state);
     if (up->options.insecure || meed_file_exists(folder)) {
         return MEED_OK;
     }
@@ -346,16 +348,16 @@ static enum meed_status keys_make(struct up *up, char folder[MEED_PATH_BYTES])
     return meed_certificates_provision(folder, "localhost,127.0.0.1", ids, up->file.client_count);
 }
 
-static enum meed_status aggregator_open(struct up *up, const char *keys)
+static enum meed_status aggregator_open(struct up *up, const char keys[KEYS_BYTES])
 {
     char ca[MEED_PATH_BYTES];
     char certificate[MEED_PATH_BYTES];
     char key[MEED_PATH_BYTES];
     char roster[MEED_PATH_BYTES];
-    snprintf(ca, sizeof ca, "%s/ca.pem", keys);
-    snprintf(certificate, sizeof certificate, "%s/server.pem", keys);
-    snprintf(key, sizeof key, "%s/server.key", keys);
-    snprintf(roster, sizeof roster, "%s/roster.json", keys);
+    snprintf(ca, sizeof ca, "%.1090s/ca.pem", keys);
+    snprintf(certificate, sizeof certificate, "%.1090s/server.pem", keys);
+    snprintf(key, sizeof key, "%.1090s/server.key", keys);
+    snprintf(roster, sizeof roster, "%.1090s/roster.json", keys);
     const char *ids[MEED_FEDERATION_MAX_CLIENTS];
     for (int32_t i = 0; i < up->file.client_count; i++) {
         ids[i] = up->file.clients[i].id;
@@ -393,7 +395,7 @@ static void signals_install(struct up *up)
 
 static enum meed_status run_all(struct up *up)
 {
-    char keys[MEED_PATH_BYTES];
+    char keys[KEYS_BYTES];
     pthread_t watcher;
     bool watching = false;
     enum meed_status st = MEED_OK;
