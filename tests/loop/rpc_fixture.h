@@ -321,7 +321,7 @@ static struct meed_rpc_client *bed_client(struct bed *bed, const char *id)
     return client;
 }
 
-static const struct meed_rpc_service *toy_service(struct bed *bed)
+static inline const struct meed_rpc_service *toy_service(struct bed *bed)
 {
     static struct meed_rpc_service service;
     service = (struct meed_rpc_service){
@@ -333,7 +333,8 @@ static const struct meed_rpc_service *toy_service(struct bed *bed)
     return &service;
 }
 
-static struct bed *bed_open(enum transport transport, bool probe)
+/* Certificates only; nothing of gRPC has started. */
+static struct bed *bed_prepare(enum transport transport)
 {
     struct bed *bed = calloc(1, sizeof *bed);
     bed->transport = transport;
@@ -342,24 +343,34 @@ static struct bed *bed_open(enum transport transport, bool probe)
     identity_make(&bed->server_id, &bed->ca, "server", "DNS:localhost,IP:127.0.0.1",
                   "serverAuth,clientAuth", 3600);
     identity_make(&bed->client_id, &bed->ca, "Alice", "URI:meed:client/alice", "clientAuth", 3600);
-    if (transport == TRANSPORT_LOOP) {
-        assert_int_equal(meed_rpc_loop_server_start(toy_service(bed), 4, &bed->server), MEED_OK);
-    } else {
-        struct meed_rpc_tls tls = {bed->ca.certificate, bed->server_id.certificate,
-                                   bed->server_id.key, NULL};
-        struct meed_rpc_server_options options = {
-            .address = "127.0.0.1:0",
-            .tls = transport == TRANSPORT_TLS ? &tls : NULL,
-            .insecure = transport == TRANSPORT_PLAIN,
-            .probe = probe,
-            .probe_period_ms = 200,
-        };
-        assert_int_equal(meed_rpc_grpc_server_start(&options, toy_service(bed), &bed->server),
-                         MEED_OK);
-        snprintf(bed->target, sizeof bed->target, "127.0.0.1:%d", meed_rpc_server_port(bed->server));
-    }
     bed->client_tls = (struct meed_rpc_tls){bed->ca.certificate, bed->client_id.certificate,
                                             bed->client_id.key, NULL};
+    return bed;
+}
+
+static void bed_serve(struct bed *bed, const struct meed_rpc_service *service, bool probe)
+{
+    if (bed->transport == TRANSPORT_LOOP) {
+        assert_int_equal(meed_rpc_loop_server_start(service, 4, &bed->server), MEED_OK);
+        return;
+    }
+    struct meed_rpc_tls tls = {bed->ca.certificate, bed->server_id.certificate, bed->server_id.key,
+                               NULL};
+    struct meed_rpc_server_options options = {
+        .address = "127.0.0.1:0",
+        .tls = bed->transport == TRANSPORT_TLS ? &tls : NULL,
+        .insecure = bed->transport == TRANSPORT_PLAIN,
+        .probe = probe,
+        .probe_period_ms = 200,
+    };
+    assert_int_equal(meed_rpc_grpc_server_start(&options, service, &bed->server), MEED_OK);
+    snprintf(bed->target, sizeof bed->target, "127.0.0.1:%d", meed_rpc_server_port(bed->server));
+}
+
+static inline struct bed *bed_open(enum transport transport, bool probe)
+{
+    struct bed *bed = bed_prepare(transport);
+    bed_serve(bed, toy_service(bed), probe);
     bed->client = bed_client(bed, "alice");
     return bed;
 }
@@ -379,7 +390,7 @@ static void bed_close(struct bed *bed)
 }
 
 /* Waits up to two seconds until a counter reaches a value. */
-static bool reaches(atomic_int *counter, int value)
+static inline bool reaches(atomic_int *counter, int value)
 {
     for (int i = 0; i < 2000 && atomic_load(counter) < value; i++) {
         meed_clock_sleep_ms(1);
