@@ -9,6 +9,8 @@
 #include <string.h>
 #include "base/file.h"
 
+enum { GROWTH_MAX = 4, SHRINK_STEPS = 64 };
+
 /* ---- carrying the residual --------------------------------------------------------------------
  */
 
@@ -91,6 +93,7 @@ struct carry {
     double *a_old, *b_old, *a_new, *b_new, *ea, *eb; /* A-like [r, K], B-like [N, r] */
     double *x, *y;                                   /* results: [r, K], [N, r] */
     double *gram, *small;                            /* [r, r] */
+    double *g, *h, *m, *rest, *way, *image;          /* [r, r]: shrinking */
 };
 
 static double *take(double **next, int64_t count)
@@ -147,13 +150,52 @@ static void carry_b(struct carry *c)
     }
 }
 
-static double energy(const double *values, int64_t count)
+static double dot(const double *x, const double *y, int64_t count)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < count; i++) {
-        sum += values[i] * values[i];
+        sum += x[i] * y[i];
     }
     return sum;
+}
+
+/* image = way·H + G·way */
+static void apply_sylvester(struct carry *c)
+{
+    int64_t r = c->r;
+    memset(c->image, 0, (size_t)(r * r) * sizeof *c->image);
+    multiply(plain(c->way), plain(c->h), r, r, r, 1.0, c->image);
+    multiply(plain(c->g), plain(c->way), r, r, r, 1.0, c->image);
+}
+
+/* Replaces (x, y) by the smallest pair with the same meaning. */
+static void shrink(struct carry *c)
+{
+    int64_t r = c->r, count = r * r;
+    multiply(flipped(c->b_new), plain(c->b_new), r, c->n, r, 1.0, c->g);
+    multiply(plain(c->a_new), flipped(c->a_new), r, c->k, r, 1.0, c->h);
+    multiply(flipped(c->b_new), plain(c->y), r, c->n, r, 1.0, c->rest);
+    multiply(plain(c->x), flipped(c->a_new), r, c->k, r, -1.0, c->rest);
+    memcpy(c->way, c->rest, (size_t)count * sizeof *c->way);
+    double size = dot(c->rest, c->rest, count), first = size;
+    for (int i = 0; i < SHRINK_STEPS && size > 1e-20 * first; i++) {
+        apply_sylvester(c);
+        double curvature = dot(c->way, c->image, count);
+        if (!(curvature > 0.0)) {
+            break;
+        }
+        double length = size / curvature, before = size;
+        for (int64_t j = 0; j < count; j++) {
+            c->m[j] += length * c->way[j];
+            c->rest[j] -= length * c->image[j];
+        }
+        size = dot(c->rest, c->rest, count);
+        for (int64_t j = 0; j < count; j++) {
+            c->way[j] = c->rest[j] + size / before * c->way[j];
+        }
+    }
+    multiply(plain(c->m), plain(c->a_new), r, r, c->k, 1.0, c->x);
+    multiply(plain(c->b_new), plain(c->m), c->n, r, r, -1.0, c->y);
 }
 
 static enum meed_status carry_module(const struct meed_adapter_module *old_module,
@@ -162,7 +204,7 @@ static enum meed_status carry_module(const struct meed_adapter_module *old_modul
     struct carry c = {.k = new_module->k, .n = new_module->n, .r = new_module->r};
     int64_t a_count = c.r * c.k, b_count = c.n * c.r;
     double *block =
-        meed_heap_alloc((size_t)(4 * (a_count + b_count) + 2 * c.r * c.r), sizeof *block);
+        meed_heap_alloc((size_t)(4 * (a_count + b_count) + 8 * c.r * c.r), sizeof *block);
     if (!block) {
         return MEED_NOMEM;
     }
@@ -172,8 +214,10 @@ static enum meed_status carry_module(const struct meed_adapter_module *old_modul
         *as[i] = take(&next, a_count);
         *bs[i] = take(&next, b_count);
     }
-    c.gram = take(&next, c.r * c.r);
-    c.small = take(&next, c.r * c.r);
+    double **squares[] = {&c.gram, &c.small, &c.g, &c.h, &c.m, &c.rest, &c.way, &c.image};
+    for (size_t i = 0; i < MEED_COUNT(squares); i++) {
+        *squares[i] = take(&next, c.r * c.r);
+    }
     widen(old_module->a, a_count, c.a_old);
     widen(old_module->b, b_count, c.b_old);
     widen(new_module->a, a_count, c.a_new);
@@ -182,9 +226,10 @@ static enum meed_status carry_module(const struct meed_adapter_module *old_modul
     widen(residual + a_count, b_count, c.eb);
     carry_a(&c);
     carry_b(&c);
-    double before = energy(c.ea, a_count) + energy(c.eb, b_count);
-    double after = energy(c.x, a_count) + energy(c.y, b_count);
-    double scale = after > before ? sqrt(before / after) : 1.0;
+    shrink(&c);
+    double most = GROWTH_MAX * GROWTH_MAX * (dot(c.ea, c.ea, a_count) + dot(c.eb, c.eb, b_count));
+    double after = dot(c.x, c.x, a_count) + dot(c.y, c.y, b_count);
+    double scale = after > most ? sqrt(most / after) : 1.0;
     for (int64_t i = 0; i < a_count + b_count; i++) {
         residual[i] = (float)(scale * (i < a_count ? c.x[i] : c.y[i - a_count]));
     }
