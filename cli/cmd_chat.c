@@ -164,6 +164,13 @@ static enum meed_status make_prompt(struct talk *talk, struct meed_arena *arena,
         }
         dropped = true;
     }
+    if (prompt->length >= positions) {
+        return MEED_FAIL(
+            MEED_LIMIT,
+            "the message makes %d tokens of prompt and the model has %d positions; say "
+            "it shorter",
+            (int)prompt->length, (int)positions);
+    }
     if (dropped) {
         fprintf(stderr, "(the oldest turns no longer fit and were dropped)\n");
     }
@@ -217,8 +224,10 @@ static enum meed_status answer(struct talk *talk, const char *line, size_t size)
     meed_chat_session_stream_start(&speech.stream, talk->session.tokenizer);
     enum meed_status st;
     MEED_TRY_OUT(say(talk, MEED_ROLE_USER, line, size));
-    MEED_TRY_OUT(make_prompt(talk, &arena, &prompt));
-    st = speak(talk, &prompt, &arena, &speech);
+    st = make_prompt(talk, &arena, &prompt);
+    if (st == MEED_OK) {
+        st = speak(talk, &prompt, &arena, &speech);
+    }
     if (st == MEED_LIMIT && talk->terminal) { /* one message too long: say so and go on */
         fprintf(stderr, "%s: %s\n", meed_status_sentence(st), meed_last_error());
         talk->count--;

@@ -56,7 +56,7 @@ static const char documentation[] =
     "JSON object a line.\v"
     "Examples:\n"
     "  meed generate --model examples/tiny/model --prompts prompts.jsonl\n"
-    "  meed generate --model M --adapter out/demo/adapter --prompts p.jsonl --json replies.jsonl\n"
+    "  meed generate --model M --adapter A --prompts p.jsonl --json out.jsonl\n"
     "  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}' |\n"
     "    meed generate --model M --prompts - --temperature 0.7 --top-p 0.9";
 
