@@ -276,7 +276,7 @@ static enum meed_status encode_tensor(struct encoding *e, const struct meed_upda
                                       uint8_t *record_out, bool *present)
 {
     size_t before = e->bytes->size;
-    if (!(meed_quantize_max_abs(e->values, e->count) < MEED_LIMIT_VALUE_MAGNITUDE / 2)) {
+    if (!(meed_quantize_max_abs(e->values, e->count) < MEED_LIMIT_VALUE_MAGNITUDE)) {
         return MEED_FAIL(MEED_NUMERIC, "tensor %s of the update holds NaN, infinity or a diverged "
                                        "value: lower the learning rate or clip gradients",
                          tensor->name);
