@@ -305,6 +305,8 @@ static enum meed_status attend(struct meed_worker *worker)
     while (!meed_worker_stopping(worker)) {
         MEED_TRY(meed_worker_drain(worker, POLL_MS));
         if (worker->receipts_due) {
+            int32_t before = worker->open_round >= 0 ? worker->open_round : INT32_MAX;
+            MEED_TRY(meed_worker_confirm(worker, before));
             MEED_TRY(fetch_receipts(worker));
         }
         if (worker->finished) {

@@ -32,6 +32,9 @@ void meed_worker_emit(const struct meed_worker *worker, struct meed_worker_event
 MEED_MUST_CHECK enum meed_status meed_worker_remote(enum meed_status st);
 /* Takes in the events that are there, waiting at most timeout_ms for the first. */
 MEED_MUST_CHECK enum meed_status meed_worker_drain(struct meed_worker *worker, int64_t timeout_ms);
+/* The last update of a round below `before`, if its acknowledgement was lost: asks the server
+ * whether it counted, and notes it. Its error feedback and its receipt depend on that. */
+MEED_MUST_CHECK enum meed_status meed_worker_confirm(struct meed_worker *worker, int32_t before);
 /* Pull, train, compress, push: whatever of it is left to do. STATE: the round is closed. CANCELLED:
  * stopped, or the round closed while training. */
 MEED_MUST_CHECK enum meed_status meed_worker_round(struct meed_worker *worker, int32_t round);

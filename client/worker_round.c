@@ -478,10 +478,34 @@ out:
     return st;
 }
 
+enum meed_status meed_worker_confirm(struct meed_worker *worker, int32_t before)
+{
+    const char *folder = worker->config->state_folder;
+    int32_t last = meed_worker_state_newest(folder, before, MEED_WORKER_UPDATE);
+    struct round_job job = {.worker = worker, .round = last};
+    struct meed_msg_push_header header;
+    struct meed_msg_query_push_reply stored = {0, false};
+    if (last < 0 || meed_worker_state_has(folder, last, MEED_WORKER_PUSHED_MARK)) {
+        return MEED_OK;
+    }
+    MEED_TRY(read_push_header(&job, &header));
+    enum meed_status st = query_stored(&job, &header, &stored);
+    if (st != MEED_OK && st != MEED_STATE && st != MEED_NOT_FOUND) {
+        return st;
+    }
+    if (stored.complete) {
+        MEED_TRY(meed_worker_state_mark(folder, last, MEED_WORKER_PUSHED_MARK));
+        meed_worker_state_clean(folder, last);
+        worker->receipts_due = true;
+    }
+    return MEED_OK;
+}
+
 enum meed_status meed_worker_round(struct meed_worker *worker, int32_t round)
 {
     enum meed_status st = MEED_OK;
     struct round_job job = {.worker = worker, .round = round};
+    MEED_TRY(meed_worker_confirm(worker, round));
     if (!meed_worker_state_has(worker->config->state_folder, round, MEED_WORKER_UPDATE)) {
         MEED_TRY_OUT(produce(&job));
     }
