@@ -15,23 +15,23 @@ MEED_BEGIN_C
 
 /* One tokenised sequence with a mask of what is learned or scored. */
 struct meed_sequence {
-    int32_t *ids;     /* [length] */
-    uint8_t *scored;  /* [length]: 1 if token t is a target (predicted from t-1); scored[0] = 0 */
+    int32_t *ids;    /* [length] */
+    uint8_t *scored; /* [length]: 1 if token t is a target (predicted from t-1); scored[0] = 0 */
     int32_t length;
 };
 
 struct meed_batch {
-    int32_t rows;       /* M */
+    int32_t rows; /* M */
     int32_t sequences;
     int32_t max_length;
-    int32_t loss_rows;  /* rows with target ≥ 0 */
-    int32_t *ids;       /* [M] */
-    int32_t *positions; /* [M] */
-    int32_t *starts;    /* [sequences + 1] */
-    int32_t *loss_row;  /* [loss_rows]: row index, increasing */
+    int32_t loss_rows;      /* rows with target ≥ 0 */
+    int32_t *ids;           /* [M] */
+    int32_t *positions;     /* [M] */
+    int32_t *starts;        /* [sequences + 1] */
+    int32_t *loss_row;      /* [loss_rows]: row index, increasing */
     int32_t *loss_target;   /* [loss_rows] */
     int32_t *loss_sequence; /* [loss_rows]: sequence index */
-    int32_t *gate_set;  /* [sequences] or NULL: gate vector of each sequence (stack evaluation) */
+    int32_t *gate_set; /* [sequences] or NULL: gate vector of each sequence (stack evaluation) */
     int32_t row_capacity;
     int32_t sequence_capacity;
 };
@@ -40,8 +40,8 @@ MEED_MUST_CHECK enum meed_status meed_batch_create(int32_t row_capacity, int32_t
                                                    struct meed_batch **batch);
 void meed_batch_destroy(struct meed_batch *batch); /* accepts NULL */
 void meed_batch_reset(struct meed_batch *batch);
-/* False (and nothing changed) if the sequence does not fit. The last token of a sequence is a target
- * only and gets no row of its own: a sequence of length n takes n - 1 rows. */
+/* False (and nothing changed) if the sequence does not fit. The last token of a sequence is a
+ * target only and gets no row of its own: a sequence of length n takes n - 1 rows. */
 bool meed_batch_add(struct meed_batch *batch, const struct meed_sequence *sequence,
                     int32_t gate_set);
 

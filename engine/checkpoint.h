@@ -1,8 +1,8 @@
 /* A base model on disk: configuration, mapped weights, and the hash that names it.
  *
  * A checkpoint is opened once a process and shared by every network built from it; it is read-only
- * and holds no device memory. Its hash (SHA-256 over config.json and the weight files in name order)
- * is what server and client compare before they work together.
+ * and holds no device memory. Its hash (SHA-256 over config.json and the weight files in name
+ * order) is what server and client compare before they work together.
  */
 #ifndef MEED_ENGINE_CHECKPOINT_H
 #define MEED_ENGINE_CHECKPOINT_H

@@ -32,16 +32,16 @@ struct meed_model_config {
     int32_t vocab;         /* V */
     int32_t max_positions;
     float rms_eps;
-    bool tied;             /* lm_head is the embedding */
-    bool qkv_bias;         /* Qwen2 */
-    bool qk_norm;          /* Qwen3 */
+    bool tied;     /* lm_head is the embedding */
+    bool qkv_bias; /* Qwen2 */
+    bool qk_norm;  /* Qwen3 */
     enum meed_rope_kind rope;
     double rope_theta;
-    double rope_factor;    /* linear and llama3 */
-    double rope_low_freq;  /* llama3 */
+    double rope_factor;   /* linear and llama3 */
+    double rope_low_freq; /* llama3 */
     double rope_high_freq;
     int32_t rope_original_positions;
-    int32_t bos; /* -1: none */
+    int32_t bos;                     /* -1: none */
     int32_t eos[MEED_MODEL_MAX_EOS]; /* of generation_config.json where present, else config.json */
     int32_t eos_count;
 };
@@ -54,8 +54,8 @@ MEED_MUST_CHECK enum meed_status meed_model_config_parse(const char *name, const
                                                          size_t size,
                                                          struct meed_model_config *config);
 /* cos and sin of every position and pair, [positions, D/2] fp32, computed in fp64. */
-void meed_model_config_rope(const struct meed_model_config *config, int32_t positions, float *cosines,
-                            float *sines);
+void meed_model_config_rope(const struct meed_model_config *config, int32_t positions,
+                            float *cosines, float *sines);
 
 MEED_END_C
 #endif

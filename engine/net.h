@@ -24,13 +24,13 @@ MEED_BEGIN_C
 struct meed_net; /* opaque; internals in engine/net_internal.h */
 
 struct meed_net_options {
-    enum meed_dtype dtype;  /* of weights and activations */
-    int32_t max_rows;       /* M of the largest batch */
+    enum meed_dtype dtype; /* of weights and activations */
+    int32_t max_rows;      /* M of the largest batch */
     int32_t max_sequences;
-    bool backward;          /* keep activations and gradients */
-    float dropout;          /* of the low-rank branch, training only */
+    bool backward;                              /* keep activations and gradients */
+    float dropout;                              /* of the low-rank branch, training only */
     const struct meed_adapter *const *adapters; /* NULL entries not allowed */
-    int32_t adapter_count;  /* 0: plain base */
+    int32_t adapter_count;                      /* 0: plain base */
 };
 
 MEED_MUST_CHECK enum meed_status meed_net_create(const struct meed_backend *be,
@@ -57,16 +57,14 @@ void meed_net_load_masters(struct meed_net *net, const float *masters_dev);
 
 /* Forward over a batch; logprob [loss_rows] fp32 on the host: log p(target). Bit-equal per sequence
  * alone or in any batch. */
-MEED_MUST_CHECK enum meed_status meed_net_score(struct meed_net *net, const struct meed_batch *batch,
-                                                float *logprob);
+MEED_MUST_CHECK enum meed_status meed_net_score(struct meed_net *net,
+                                                const struct meed_batch *batch, float *logprob);
 /* Forward and backward of Σ_i −weight_i·logprob_i (weight [loss_rows], host). gradients_dev (flat,
  * += ) may be NULL if dgates is given: dgates [gate_sets, adapter_count] fp64 on the host, +=
  * d(Σ weight·logprob)/d gate — the sign of a value, not of a loss. step_key keys the dropout. */
-MEED_MUST_CHECK enum meed_status meed_net_backward(struct meed_net *net,
-                                                   const struct meed_batch *batch,
-                                                   const float *weight, uint64_t step_key,
-                                                   float *logprob, float *gradients_dev,
-                                                   double *dgates);
+MEED_MUST_CHECK enum meed_status
+meed_net_backward(struct meed_net *net, const struct meed_batch *batch, const float *weight,
+                  uint64_t step_key, float *logprob, float *gradients_dev, double *dgates);
 /* All logits of a batch, fp32 [M, V] on the host (tests and `meed logits`). */
 MEED_MUST_CHECK enum meed_status meed_net_logits(struct meed_net *net,
                                                  const struct meed_batch *batch, float *logits);

@@ -1,8 +1,8 @@
 /* The one table of named parameters: which tensors a model has, their shapes and where they live.
  *
- * Loading, shape checks, adapters, optimiser layout and error messages all walk this table; no other
- * file spells "self_attn.q_proj". Linears that read the same input are one *group* and one GEMM:
- * q, k, v stacked along N, and gate, up. A projection is one adapter module of PEFT.
+ * Loading, shape checks, adapters, optimiser layout and error messages all walk this table; no
+ * other file spells "self_attn.q_proj". Linears that read the same input are one *group* and one
+ * GEMM: q, k, v stacked along N, and gate, up. A projection is one adapter module of PEFT.
  */
 #ifndef MEED_ENGINE_PARAM_H
 #define MEED_ENGINE_PARAM_H
@@ -23,7 +23,13 @@ enum meed_proj {
     MEED_PROJ_DOWN,
     MEED_PROJ_COUNT
 };
-enum meed_group { MEED_GROUP_QKV, MEED_GROUP_O, MEED_GROUP_GATE_UP, MEED_GROUP_DOWN, MEED_GROUP_COUNT };
+enum meed_group {
+    MEED_GROUP_QKV,
+    MEED_GROUP_O,
+    MEED_GROUP_GATE_UP,
+    MEED_GROUP_DOWN,
+    MEED_GROUP_COUNT
+};
 
 struct meed_proj_info {
     const char *short_name; /* "q_proj": PEFT's target_modules */

