@@ -7,9 +7,9 @@
 
 #include <string.h>
 #include <sys/stat.h>
-#include <utf8proc.h>
 #include "base/file.h"
 #include "engine/tokenizer_internal.h"
+#include "engine/tokenizer_nfc.h"
 #include "engine/tokenizer_utf8.h"
 
 enum meed_status meed_tokenizer_open_bytes(const char *name, const void *bytes, size_t size,
@@ -53,51 +53,6 @@ void meed_tokenizer_close(struct meed_tokenizer *tokenizer)
         meed_arena_clear(&tokenizer->arena);
         meed_heap_free(tokenizer);
     }
-}
-
-/* --- NFC ------------------------------------------------------------------------------------ */
-static bool is_ascii(const char *text, size_t size)
-{
-    uint8_t any = 0;
-    for (size_t i = 0; i < size; i++) {
-        any |= (uint8_t)text[i];
-    }
-    return any < 0x80;
-}
-
-enum meed_status meed_tokenizer_normalize(const char *text, size_t size,
-                                          struct meed_buf *normalized)
-{
-    if (is_ascii(text, size)) {
-        return meed_buf_append(normalized, text, size);
-    }
-    enum { FORM = UTF8PROC_STABLE | UTF8PROC_COMPOSE };
-    struct meed_buf points;
-    meed_buf_init(&points, (size_t)MEED_TOKENIZER_MAX_TEXT_BYTES * 8);
-    enum meed_status st;
-    void *block = NULL;
-    const utf8proc_uint8_t *bytes = (const utf8proc_uint8_t *)text;
-    utf8proc_ssize_t count =
-        utf8proc_decompose(bytes, (utf8proc_ssize_t)size, NULL, 0, (utf8proc_option_t)FORM);
-    if (count >= 0) {
-        /* One spare item: utf8proc_reencode ends its text with a NUL. */
-        MEED_TRY_OUT(
-            meed_buf_extend(&points, ((size_t)count + 1) * sizeof(utf8proc_int32_t), &block));
-        count = utf8proc_decompose(bytes, (utf8proc_ssize_t)size, block, count,
-                                   (utf8proc_option_t)FORM);
-    }
-    if (count >= 0) {
-        count = utf8proc_reencode(block, count, (utf8proc_option_t)FORM);
-    }
-    if (count < 0) {
-        st = MEED_FAIL(MEED_LIMIT, "normalising a text of %zu bytes failed: %s", size,
-                       utf8proc_errmsg(count));
-        goto out;
-    }
-    MEED_TRY_OUT(meed_buf_append(normalized, block, (size_t)count));
-out:
-    meed_buf_clear(&points);
-    return st;
 }
 
 /* --- encoding -------------------------------------------------------------------------------- */
@@ -149,7 +104,7 @@ static enum meed_status encode_piece(struct encoder *encoder, const char *text, 
     }
     if (encoder->tokenizer->nfc) {
         meed_buf_reset(&encoder->normalized);
-        MEED_TRY(meed_tokenizer_normalize(text, size, &encoder->normalized));
+        MEED_TRY(meed_tokenizer_nfc_append(text, size, &encoder->normalized));
         text = encoder->normalized.data;
         size = encoder->normalized.size;
     }

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "engine/tokenizer.h"
 #include "engine/tokenizer_internal.h"
+#include "engine/tokenizer_nfc.h"
 
 enum { MAX_VOCAB = 1 << 24, MAX_HOLES = 1 << 16, ALPHABET = 0x144 };
 
@@ -451,7 +452,7 @@ static enum meed_status read_added_token(struct file *file, const json_t *value)
     meed_buf_init(&form, MEED_TOKENIZER_MAX_FILE_BYTES);
     enum meed_status st = MEED_OK;
     if (normalized && tokenizer->nfc) {
-        MEED_TRY_OUT(meed_tokenizer_normalize(content, length, &form));
+        MEED_TRY_OUT(meed_tokenizer_nfc_append(content, length, &form));
         MEED_TRY_OUT(meed_arena_strdup(&tokenizer->arena, form.data, form.size, &copy));
         length = form.size;
     }

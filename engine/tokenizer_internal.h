@@ -28,8 +28,5 @@ struct meed_tokenizer {
 MEED_MUST_CHECK enum meed_status meed_tokenizer_file_parse(const char *name, const char *bytes,
                                                            size_t size,
                                                            struct meed_tokenizer *tokenizer);
-/* NFC of valid UTF-8, appended. */
-MEED_MUST_CHECK enum meed_status meed_tokenizer_normalize(const char *text, size_t size,
-                                                          struct meed_buf *normalized);
 
 #endif
