@@ -98,11 +98,17 @@ static enum meed_status verdict(const struct grpc_client_stream *self)
                          proxy_is_set() ? " (a proxy variable is set)" : "");
     }
     if (self->code == GRPC_STATUS_DEADLINE_EXCEEDED) {
-        return MEED_FAIL(status, "%s did not answer in time%s%s", self->client->target,
-                         self->client->tls ? "; if it never does, see whether its certificate and "
-                                             "this one have the same CA"
-                                           : "",
-                         proxy_is_set() ? " (a proxy variable is set)" : "");
+        char trouble[200] = "";
+        if (self->client->tls) {
+            meed_rpc_grpc_common_tls_trouble(trouble);
+        }
+        return MEED_FAIL(status, "%s did not answer in time%s%s%s", self->client->target,
+                         proxy_is_set() ? " (a proxy variable is set)" : "",
+                         trouble[0] ? "; last TLS trouble: "
+                         : self->client->tls
+                             ? "; if it never does, see whether it accepts this certificate"
+                             : "",
+                         trouble);
     }
     return MEED_FAIL(status, "%s: %s", self->client->target, text);
 }

@@ -14,18 +14,32 @@
 
 /* ---- core ----------------------------------------------------------------------------------- */
 
+/* The latest TLS failure: core tells it to the log only, and the person who waits for a deadline
+ * needs it most. */
+static pthread_mutex_t tls_mutex = PTHREAD_MUTEX_INITIALIZER;
+static char tls_trouble[200];
+
+static void note_tls(const char *text)
+{
+    if (strstr(text, "Handshake failed") || strstr(text, "No match found for server name")) {
+        pthread_mutex_lock(&tls_mutex);
+        snprintf(tls_trouble, sizeof tls_trouble, "%.199s", text);
+        pthread_mutex_unlock(&tls_mutex);
+    }
+}
+
+void meed_rpc_grpc_common_tls_trouble(char text[200])
+{
+    pthread_mutex_lock(&tls_mutex);
+    memcpy(text, tls_trouble, sizeof tls_trouble);
+    pthread_mutex_unlock(&tls_mutex);
+}
+
 /* Core logs peers' header values and TLS errors: escaped, cut, at most ten lines a second. */
 static void log_line(gpr_log_func_args *args)
 {
     static atomic_llong window_second, window_lines;
     if (args->severity != GPR_LOG_SEVERITY_ERROR) {
-        return;
-    }
-    long long second = meed_clock_monotonic_ns() / 1000000000;
-    if (atomic_exchange(&window_second, second) != second) {
-        atomic_store(&window_lines, 0);
-    }
-    if (atomic_fetch_add(&window_lines, 1) >= 10) {
         return;
     }
     char text[400];
@@ -34,7 +48,14 @@ static void log_line(gpr_log_func_args *args)
         text[length++] = (*c >= 0x20 && *c < 0x7F) ? *c : '?';
     }
     text[length] = 0;
-    MEED_LOG_WARN("proto", "gRPC: %s", text);
+    note_tls(text);
+    long long second = meed_clock_monotonic_ns() / 1000000000;
+    if (atomic_exchange(&window_second, second) != second) {
+        atomic_store(&window_lines, 0);
+    }
+    if (atomic_fetch_add(&window_lines, 1) < 10) {
+        MEED_LOG_WARN("proto", "gRPC: %s", text);
+    }
 }
 
 static void install_log(void)

@@ -276,6 +276,15 @@ static void rpc_stalled_upload_is_given_up(void **state)
     assert_true(reaches(&bed->toy.failed, 1));
 }
 
+static void wake_watcher(struct bed *bed)
+{
+    pthread_mutex_lock(&bed->toy.mutex);
+    if (bed->toy.watcher) {
+        meed_rpc_call_wake(bed->toy.watcher);
+    }
+    pthread_mutex_unlock(&bed->toy.mutex);
+}
+
 static void rpc_wakes_a_watcher(void **state)
 {
     struct bed *bed = *state;
@@ -290,7 +299,7 @@ static void rpc_wakes_a_watcher(void **state)
     assert_int_equal(meed_rpc_stream_receive(stream, 30, &message, &event), MEED_OK);
     assert_int_equal(event, MEED_RPC_WAITING);
     for (int i = 0; i < 20; i++) {
-        meed_rpc_call_wake(bed->toy.watcher);
+        wake_watcher(bed);
         meed_buf_reset(&message);
         assert_int_equal(meed_rpc_stream_receive(stream, 3000, &message, &event), MEED_OK);
         assert_int_equal(event, MEED_RPC_MESSAGE);
@@ -299,7 +308,7 @@ static void rpc_wakes_a_watcher(void **state)
     assert_int_equal(meed_rpc_stream_finish(stream), MEED_CANCELLED);
     meed_rpc_stream_destroy(stream);
     assert_true(reaches(&bed->toy.done, 1));
-    meed_rpc_call_wake(bed->toy.watcher); /* after its end: harmless */
+    wake_watcher(bed); /* after its end: harmless */
     meed_buf_clear(&message);
 }
 
@@ -314,11 +323,7 @@ static void rpc_wake_races_with_deadline(void **state)
             assert_int_equal(meed_rpc_stream_close_send(stream), MEED_OK);
         }
         for (int j = 0; j < 20; j++) {
-            pthread_mutex_lock(&bed->toy.mutex);
-            if (bed->toy.watcher) {
-                meed_rpc_call_wake(bed->toy.watcher);
-            }
-            pthread_mutex_unlock(&bed->toy.mutex);
+            wake_watcher(bed);
             enum meed_rpc_event event;
             assert_int_equal(meed_rpc_stream_receive(stream, 1, NULL, &event), MEED_OK);
         }
@@ -448,6 +453,43 @@ static void rpc_stop_cuts_after_grace(void **state)
     meed_rpc_stream_destroy(stream);
 }
 
+/* Three thousand clients watch at once, attended by one thread; all hear the end. */
+static void rpc_loop_serves_thousands(void **state)
+{
+    enum { CLIENTS = 3000 };
+    struct bed *bed = *state;
+    struct meed_rpc_client **clients = calloc(CLIENTS, sizeof *clients);
+    struct meed_rpc_stream **streams = calloc(CLIENTS, sizeof *streams);
+    enum meed_rpc_event event;
+    char name[32];
+    for (int i = 0; i < CLIENTS; i++) {
+        snprintf(name, sizeof name, "client-%d", i);
+        clients[i] = bed_client(bed, name);
+        assert_int_equal(meed_rpc_stream_open(clients[i], "/toy.Toy/Watch", -1, &streams[i]),
+                         MEED_OK);
+        assert_int_equal(meed_rpc_stream_send(streams[i], "", 0), MEED_OK);
+        assert_int_equal(meed_rpc_stream_close_send(streams[i]), MEED_OK);
+        echo(clients[i], name);
+    }
+    for (int i = 0; i < CLIENTS; i++) {
+        assert_int_equal(meed_rpc_stream_receive(streams[i], -1, NULL, &event), MEED_OK);
+        assert_int_equal(event, MEED_RPC_MESSAGE);
+        assert_int_equal(meed_rpc_stream_receive(streams[i], 0, NULL, &event), MEED_OK);
+        assert_int_equal(event, MEED_RPC_WAITING);
+    }
+    struct meed_rpc_server_stats stats;
+    meed_rpc_server_stats(bed->server, &stats);
+    assert_int_equal(stats.calls_live, CLIENTS);
+    meed_rpc_server_stop(bed->server, 5000);
+    for (int i = 0; i < CLIENTS; i++) {
+        assert_int_equal(meed_rpc_stream_finish(streams[i]), MEED_RPC);
+        meed_rpc_stream_destroy(streams[i]);
+        meed_rpc_client_close(clients[i]);
+    }
+    free(clients);
+    free(streams);
+}
+
 static int open_loop(void **state)
 {
     *state = bed_open(TRANSPORT_LOOP, false);
@@ -499,6 +541,7 @@ int main(void)
         ON_ALL(rpc_health_watch_sends_changes),
         ON_ALL(rpc_stops_gracefully),
         ON_ALL(rpc_stop_cuts_after_grace),
+        ON(rpc_loop_serves_thousands, loop),
     };
     return cmocka_run_group_tests_name("rpc", tests, NULL, NULL);
 }
