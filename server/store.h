@@ -136,8 +136,9 @@ MEED_MUST_CHECK enum meed_status meed_store_partial_read(struct meed_store_parti
                                                          int64_t offset, void *bytes, size_t size);
 MEED_MUST_CHECK enum meed_status meed_store_partial_append(struct meed_store_partial *partial,
                                                            const void *bytes, size_t size);
-/* Throws the content away, in memory and on disk. */
-MEED_MUST_CHECK enum meed_status meed_store_partial_restart(struct meed_store_partial *partial);
+/* Cuts the file to its first `size` bytes. */
+MEED_MUST_CHECK enum meed_status meed_store_partial_truncate(struct meed_store_partial *partial,
+                                                             int64_t size);
 /* Syncs and renames it into blobs/ under its name; the caller has checked the hash. */
 MEED_MUST_CHECK enum meed_status meed_store_partial_adopt(struct meed_store_partial *partial);
 /* Size of a partial that would survive a power cut; 0 if there is none. */

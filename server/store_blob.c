@@ -189,12 +189,12 @@ enum meed_status meed_store_partial_append(struct meed_store_partial *partial, c
     return meed_store_note(partial->store, MEED_OK);
 }
 
-enum meed_status meed_store_partial_restart(struct meed_store_partial *partial)
+enum meed_status meed_store_partial_truncate(struct meed_store_partial *partial, int64_t size)
 {
-    if (ftruncate(partial->fd, 0) != 0) {
-        return meed_store_note(partial->store, file_failed("empty", partial->path));
+    if (ftruncate(partial->fd, (off_t)size) != 0) {
+        return meed_store_note(partial->store, file_failed("cut", partial->path));
     }
-    partial->size = 0;
+    partial->size = size;
     return MEED_OK;
 }
 

@@ -1,0 +1,131 @@
+/* See incoming.h. */
+#include "server/incoming.h"
+
+#include <string.h>
+
+struct meed_incoming {
+    size_t tensor_count;
+    struct meed_update_tensor *tensors;
+    char (*names)[MEED_ADAPTER_NAME_BYTES];
+    float *values; /* flat, in the adapter's order: module by module, A then B */
+    int64_t value_count;
+};
+
+static void lay_out(struct meed_incoming *incoming, const struct meed_adapter *shape)
+{
+    float *at = incoming->values;
+    for (int32_t m = 0; m < shape->module_count; m++) {
+        const struct meed_adapter_module *module = &shape->modules[m];
+        for (size_t half = 0; half < 2; half++) {
+            size_t i = 2 * (size_t)m + half;
+            struct meed_update_tensor *tensor = &incoming->tensors[i];
+            meed_adapter_tensor_name(module, half == 0 ? 'A' : 'B', incoming->names[i]);
+            tensor->name = incoming->names[i];
+            tensor->rows = (int32_t)(half == 0 ? module->r : module->n);
+            tensor->cols = (int32_t)(half == 0 ? module->k : module->r);
+            tensor->factor = half == 0 ? MEED_UPDATE_FACTOR_A : MEED_UPDATE_FACTOR_B;
+            tensor->values = at;
+            at += (int64_t)tensor->rows * tensor->cols;
+        }
+    }
+}
+
+enum meed_status meed_incoming_create(const struct meed_adapter *shape,
+                                      struct meed_incoming **incoming)
+{
+    struct meed_incoming *made = meed_heap_alloc(1, sizeof *made);
+    if (!made) {
+        return MEED_NOMEM;
+    }
+    made->tensor_count = 2 * (size_t)shape->module_count;
+    made->value_count = meed_adapter_value_count(shape);
+    made->tensors = meed_heap_alloc(made->tensor_count, sizeof *made->tensors);
+    made->names = meed_heap_alloc(made->tensor_count, sizeof *made->names);
+    made->values = meed_heap_alloc((size_t)made->value_count, sizeof *made->values);
+    if (!made->tensors || !made->names || !made->values) {
+        meed_incoming_destroy(made);
+        return MEED_NOMEM;
+    }
+    lay_out(made, shape);
+    *incoming = made;
+    return MEED_OK;
+}
+
+void meed_incoming_destroy(struct meed_incoming *incoming)
+{
+    if (incoming) {
+        meed_heap_free(incoming->tensors);
+        meed_heap_free(incoming->names);
+        meed_heap_free(incoming->values);
+        meed_heap_free(incoming);
+    }
+}
+
+int64_t meed_incoming_max_bytes(const struct meed_incoming *incoming)
+{
+    return MEED_MIN(meed_update_max_bytes(incoming->tensors, incoming->tensor_count),
+                    MEED_LIMIT_TRANSFER_BYTES);
+}
+
+/* A factor that the plan holds fixed must come back unchanged. */
+static enum meed_status check_frozen(const struct meed_incoming *incoming, uint32_t trained)
+{
+    for (size_t i = 0; i < incoming->tensor_count; i++) {
+        const struct meed_update_tensor *tensor = &incoming->tensors[i];
+        uint32_t bit = tensor->factor == MEED_UPDATE_FACTOR_A ? MEED_FACTOR_A : MEED_FACTOR_B;
+        int64_t count = (int64_t)tensor->rows * tensor->cols;
+        for (int64_t j = 0; (trained & bit) == 0 && j < count; j++) {
+            if (tensor->values[j] != 0.0f) {
+                return MEED_FAIL(MEED_FORMAT,
+                                 "the update changes %s, which this round does not "
+                                 "train",
+                                 tensor->name);
+            }
+        }
+    }
+    return MEED_OK;
+}
+
+enum meed_status meed_incoming_decode(struct meed_incoming *incoming,
+                                      const struct meed_terms *terms, const char *client,
+                                      int32_t round, const uint8_t base_hash[MEED_SHA256_BYTES],
+                                      const void *bytes, size_t size)
+{
+    enum meed_status st = MEED_OK;
+    int64_t most = meed_incoming_max_bytes(incoming);
+    struct meed_update_header header;
+    struct meed_buf plain;
+    meed_buf_init(&plain, (size_t)most);
+    meed_terms_update_header(terms, client, round, base_hash, &header);
+    MEED_TRY_OUT(meed_update_zstd_unpack(bytes, size, most, &plain));
+    MEED_TRY_OUT(meed_update_decode(plain.data, plain.size, &header, &terms->plan.codec,
+                                    incoming->tensors, incoming->tensor_count));
+    MEED_TRY_OUT(check_frozen(incoming, terms->plan.trained_factors));
+out:
+    meed_buf_clear(&plain);
+    return st;
+}
+
+static void add(float *target, const float *change, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        if (change[i] != 0.0f) {
+            target[i] += change[i];
+        }
+    }
+}
+
+enum meed_status meed_incoming_apply(const struct meed_incoming *incoming,
+                                     const struct meed_adapter *global,
+                                     struct meed_adapter **adapter)
+{
+    struct meed_adapter *made = NULL;
+    MEED_TRY(meed_adapter_clone(global, &made));
+    for (int32_t m = 0; m < made->module_count; m++) {
+        struct meed_adapter_module *module = &made->modules[m];
+        add(module->a, incoming->tensors[2 * (size_t)m].values, module->r * module->k);
+        add(module->b, incoming->tensors[2 * (size_t)m + 1].values, module->n * module->r);
+    }
+    *adapter = made;
+    return MEED_OK;
+}

@@ -1,0 +1,37 @@
+/* The report of a run as JSON: what `--json` writes, made from the ledger and the counters.
+ *
+ *   {"budget", "seconds", "adapter", "run",
+ *    "rounds": [{"round", "utility_before", "utility_after", "retained",
+ *                "clients": [{"id", "phi", "se", "share", "status", "reason",
+ *                             "bytes_up", "bytes_down"}]}],
+ *    "total": [{"id", "share"}]}
+ *
+ * `budget` is that of the rounds listed plus those to come; abandoned rounds have "abandoned": true
+ * and no clients. `status` is paid, unpaid, excluded or absent. Numbers of money are integers in
+ * the unit of the configuration. The file is replaced as a whole after every round.
+ */
+#ifndef MEED_SERVER_REPORT_JSON_H
+#define MEED_SERVER_REPORT_JSON_H
+
+#include "server/ledger.h"
+#include "server/store.h"
+#include "server/terms.h"
+
+MEED_BEGIN_C
+
+struct meed_report_json_source {
+    const struct meed_terms *terms;
+    struct meed_ledger *ledger;
+    struct meed_store *store;
+    double seconds;
+    const char *adapter; /* folder */
+};
+
+/* Appends the document. */
+MEED_MUST_CHECK enum meed_status
+meed_report_json_format(const struct meed_report_json_source *source, struct meed_buf *text);
+MEED_MUST_CHECK enum meed_status
+meed_report_json_write(const struct meed_report_json_source *source, const char *path);
+
+MEED_END_C
+#endif

@@ -1,0 +1,429 @@
+/* See settle.h: preparation, screening, valuation. */
+#include "server/settle_private.h"
+
+#include <stdio.h>
+#include <string.h>
+#include "base/clock.h"
+#include "base/log.h"
+
+enum { RESULT_MAX_BYTES = 256 << 20, PAST_MAX_CLIENTS = 64 };
+static const double same_cosine = 0.999;
+
+/* ---- preparation ----------------------------------------------------------------------------- */
+
+static enum meed_status check_terms(const struct meed_terms *terms, struct meed_store *store)
+{
+    struct meed_buf stored;
+    meed_buf_init(&stored, 4096);
+    enum meed_status st = meed_store_get(store, "terms", &stored);
+    if (st == MEED_NOT_FOUND) {
+        st = meed_store_set(store, "terms", terms->hash, sizeof terms->hash);
+    } else if (st == MEED_OK && (stored.size != sizeof terms->hash ||
+                                 memcmp(stored.data, terms->hash, sizeof terms->hash) != 0)) {
+        st = MEED_FAIL(MEED_STATE,
+                       "%s holds a run on other terms (model, benchmark, clients, plan, "
+                       "budget or seed); start it as before or choose another folder",
+                       meed_store_folder(store));
+    }
+    meed_buf_clear(&stored);
+    return st;
+}
+
+static enum meed_status write_genesis(const struct meed_terms *terms, struct meed_ledger *ledger,
+                                      const struct meed_registry *registry,
+                                      const uint8_t start_hash[MEED_SHA256_BYTES])
+{
+    int32_t count = meed_registry_count(registry);
+    const char **ids = meed_heap_alloc((size_t)count, sizeof *ids);
+    if (!ids) {
+        return MEED_NOMEM;
+    }
+    for (int32_t i = 0; i < count; i++) {
+        ids[i] = meed_registry_id(registry, i);
+    }
+    struct meed_ledger_genesis entry = {.run_id = terms->run_id,
+                                        .clients = ids,
+                                        .client_count = count,
+                                        .rounds = terms->rounds,
+                                        .budget = terms->budget,
+                                        .aggregation = meed_aggregate_name(terms->aggregation),
+                                        .estimator = terms->estimator,
+                                        .payment = terms->payment};
+    memcpy(entry.model_hash, terms->model_hash, MEED_SHA256_BYTES);
+    memcpy(entry.benchmark_hash, terms->benchmark_hash, MEED_SHA256_BYTES);
+    memcpy(entry.start_hash, start_hash, MEED_SHA256_BYTES);
+    memcpy(entry.config_hash, terms->hash, MEED_SHA256_BYTES);
+    enum meed_status st = meed_ledger_append_genesis(ledger, &entry);
+    meed_heap_free(ids);
+    return st;
+}
+
+enum meed_status meed_settle_prepare(const struct meed_terms *terms, struct meed_store *store,
+                                     struct meed_ledger *ledger,
+                                     const struct meed_registry *registry)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_adapter *start = NULL;
+    struct meed_buf packed;
+    struct meed_store_progress progress = {.round = 1};
+    meed_buf_init(&packed, MEED_ADAPTER_MAX_FILE_BYTES);
+    MEED_TRY_OUT(check_terms(terms, store));
+    st = meed_store_load_progress(store, &progress);
+    if (st != MEED_NOT_FOUND) {
+        goto out;
+    }
+    MEED_TRY_OUT(meed_adapter_create(&terms->model, &terms->lora, &start));
+    meed_adapter_init(start, terms->seed);
+    MEED_TRY_OUT(meed_adapter_pack(start, &packed));
+    MEED_TRY_OUT(meed_store_put_blob(store, packed.data, packed.size, progress.adapter_hash));
+    if (meed_ledger_count(ledger) == 0) {
+        MEED_TRY_OUT(write_genesis(terms, ledger, registry, progress.adapter_hash));
+    }
+    progress.phase = MEED_ROUND_OPEN;
+    MEED_TRY_OUT(meed_store_save_progress(store, &progress));
+out:
+    meed_adapter_destroy(start);
+    meed_buf_clear(&packed);
+    return st;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+enum meed_status meed_settle_create(const struct meed_settle_config *config,
+                                    struct meed_settle **settle)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_buf seconds;
+    meed_buf_init(&seconds, 64);
+    struct meed_settle *made = meed_heap_alloc(1, sizeof *made);
+    if (!made) {
+        return MEED_NOMEM;
+    }
+    made->config = *config;
+    made->start_ns = meed_clock_monotonic_ns();
+    made->counts.retained_energy = 1.0;
+    pthread_mutex_init(&made->counts_lock, NULL);
+    made->totals =
+        meed_heap_alloc((size_t)meed_registry_count(config->registry), sizeof *made->totals);
+    if (!made->totals) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    if (meed_store_get(config->store, "seconds", &seconds) == MEED_OK &&
+        seconds.size == sizeof made->seconds_before) {
+        memcpy(&made->seconds_before, seconds.data, sizeof made->seconds_before);
+    }
+    MEED_TRY_OUT(meed_settle_sum_up(made));
+    *settle = made;
+    made = NULL;
+out:
+    meed_buf_clear(&seconds);
+    meed_settle_destroy(made);
+    return st;
+}
+
+void meed_settle_destroy(struct meed_settle *settle)
+{
+    if (settle) {
+        meed_cohort_destroy(settle->cohort);
+        meed_heap_free(settle->totals);
+        pthread_mutex_destroy(&settle->counts_lock);
+        meed_heap_free(settle);
+    }
+}
+
+void meed_settle_counts(struct meed_settle *settle, struct meed_settle_counts *counts)
+{
+    pthread_mutex_lock(&settle->counts_lock);
+    *counts = settle->counts;
+    pthread_mutex_unlock(&settle->counts_lock);
+}
+
+enum meed_status meed_settle_cohort(struct meed_settle *settle,
+                                    const struct meed_service_state *state,
+                                    struct meed_cohort **cohort)
+{
+    if (settle->cohort && settle->cohort->round != state->round) {
+        meed_cohort_destroy(settle->cohort);
+        settle->cohort = NULL;
+    }
+    if (!settle->cohort) {
+        MEED_TRY(meed_cohort_load(settle->config.terms, settle->config.store, state->round,
+                                  state->adapter_hash, &settle->cohort));
+    }
+    *cohort = settle->cohort;
+    return MEED_OK;
+}
+
+/* A stored result of exactly this size, in the arena; *result stays NULL if there is none. */
+static enum meed_status load_result(struct meed_settle *settle, int32_t round, const char *stage,
+                                    size_t size, struct meed_arena *arena, void **result)
+{
+    struct meed_buf stored;
+    void *block = NULL;
+    meed_buf_init(&stored, RESULT_MAX_BYTES);
+    enum meed_status st = meed_store_load_stage(settle->config.store, round, stage, &stored);
+    if (st == MEED_OK && stored.size == size) {
+        st = meed_arena_alloc(arena, size, &block);
+        if (st == MEED_OK && size > 0) {
+            memcpy(block, stored.data, size);
+            *result = block;
+        }
+    } else if (st == MEED_NOT_FOUND) {
+        st = MEED_OK;
+    }
+    meed_buf_clear(&stored);
+    return st;
+}
+
+/* ---- SCREEN ---------------------------------------------------------------------------------- */
+
+/* The cohort of the last settled round before this one; NULL if there is none to compare with. */
+static enum meed_status load_past(struct meed_settle *settle, int32_t round,
+                                  struct meed_cohort **past)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_ledger_place place = {.kind = MEED_LEDGER_GENESIS};
+    struct meed_ledger_round entry;
+    struct meed_arena arena;
+    struct meed_buf body;
+    meed_arena_init_growing(&arena, "message", MEED_LIMIT_CLIENTS * 1024u);
+    meed_buf_init(&body, MEED_LIMIT_LEDGER_BODY_BYTES);
+    for (int32_t at = round - 1; at > 0 && place.kind != MEED_LEDGER_ROUND; at--) {
+        if (!meed_ledger_find(settle->config.ledger, at, &place)) {
+            break;
+        }
+    }
+    if (place.kind == MEED_LEDGER_ROUND &&
+        meed_registry_count(settle->config.registry) <= PAST_MAX_CLIENTS) {
+        MEED_TRY_OUT(meed_ledger_read(settle->config.ledger, place.index, &place, &body));
+        MEED_TRY_OUT(meed_ledger_parse_round(body.data, body.size, &arena, &entry));
+        MEED_TRY_OUT(meed_cohort_load(settle->config.terms, settle->config.store, entry.round,
+                                      entry.before_hash, past));
+    }
+out:
+    meed_arena_clear(&arena);
+    meed_buf_clear(&body);
+    return st;
+}
+
+static enum meed_status screen(struct meed_settle *settle, struct meed_cohort *cohort,
+                               struct meed_defence_client *verdicts)
+{
+    struct meed_cohort *past = NULL;
+    MEED_TRY(load_past(settle, cohort->round, &past));
+    struct meed_defence_options options = {settle->config.terms->clip_multiple, same_cosine};
+    struct meed_defence_past compare = {NULL, NULL, 0};
+    if (past) {
+        compare = (struct meed_defence_past){
+            past->global, (const struct meed_adapter *const *)past->adapters, past->count};
+    }
+    enum meed_status st = meed_defence_screen(
+        cohort->global, (const struct meed_adapter *const *)cohort->adapters, cohort->names,
+        cohort->count, past ? &compare : NULL, &options, settle->config.pool, verdicts);
+    meed_cohort_destroy(past);
+    return st;
+}
+
+enum meed_status meed_settle_screened(struct meed_settle *settle, struct meed_cohort *cohort,
+                                      struct meed_arena *arena,
+                                      struct meed_defence_client **verdicts)
+{
+    void *found = NULL;
+    size_t size = (size_t)cohort->count * sizeof **verdicts;
+    MEED_TRY(load_result(settle, cohort->round, "screened", size, arena, &found));
+    if (!found) {
+        MEED_TRY(meed_arena_alloc(arena, MEED_MAX(size, 1), &found));
+        MEED_TRY(screen(settle, cohort, found));
+        MEED_TRY(
+            meed_store_save_stage(settle->config.store, cohort->round, "screened", found, size));
+    }
+    *verdicts = found;
+    return MEED_OK;
+}
+
+static void sum_up_screen(struct meed_settle *settle, const struct meed_cohort *cohort,
+                          const struct meed_defence_client *verdicts)
+{
+    int32_t clipped = 0, excluded = 0;
+    for (int32_t i = 0; i < cohort->count; i++) {
+        clipped += verdicts[i].verdict == MEED_DEFENCE_CLIP;
+        excluded += verdicts[i].verdict == MEED_DEFENCE_EXCLUDE;
+        if (verdicts[i].reason[0]) {
+            MEED_LOG_INFO("server", "round %d: %s: %s", cohort->round, cohort->names[i],
+                          verdicts[i].reason);
+        }
+    }
+    pthread_mutex_lock(&settle->counts_lock);
+    settle->counts.clipped += clipped;
+    settle->counts.excluded += excluded;
+    pthread_mutex_unlock(&settle->counts_lock);
+    struct meed_aggregator_event event = {
+        .kind = MEED_AGGREGATOR_SCREENED, .round = cohort->round, .client = -1};
+    snprintf(event.text, sizeof event.text, "%d updates, %d excluded, %d clipped", cohort->count,
+             excluded, clipped);
+    meed_board_emit(settle->config.board, &event);
+}
+
+static enum meed_status stage_screen(struct meed_settle *settle,
+                                     const struct meed_service_state *state)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_cohort *cohort = NULL;
+    struct meed_defence_client *verdicts = NULL;
+    struct meed_arena arena;
+    meed_arena_init_growing(&arena, "round", MEED_SETTLE_ARENA_BYTES);
+    meed_settle_fault(settle, "screen");
+    struct meed_aggregator_event event = {
+        .kind = MEED_AGGREGATOR_CLOSED, .round = state->round, .client = -1};
+    meed_board_emit(settle->config.board, &event);
+    MEED_TRY_OUT(meed_settle_cohort(settle, state, &cohort));
+    MEED_LOG_INFO("server", "round %d: screening %d updates", state->round, cohort->count);
+    MEED_TRY_OUT(meed_settle_screened(settle, cohort, &arena, &verdicts));
+    meed_settle_fault(settle, "screen.stored");
+    sum_up_screen(settle, cohort, verdicts);
+    MEED_TRY_OUT(meed_service_advance(settle->config.service, MEED_ROUND_EVENT_SCREENED, NULL));
+out:
+    meed_arena_clear(&arena);
+    return st;
+}
+
+/* ---- VALUE ----------------------------------------------------------------------------------- */
+
+/* The stored form: value, then clients. */
+struct stored_value {
+    struct meed_settle_value value;
+    int32_t players;
+};
+
+static enum meed_status gather_players(struct meed_settle *settle, struct meed_cohort *cohort,
+                                       const struct meed_defence_client *verdicts,
+                                       struct meed_arena *arena, int32_t *cohort_idx,
+                                       int32_t players, struct meed_settle_cohort *game)
+{
+    void *adapters = NULL, *names = NULL, *weights = NULL;
+    MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(void *), &adapters));
+    MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(void *), &names));
+    MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(double), &weights));
+    for (int32_t i = 0; i < players; i++) {
+        int32_t at = cohort_idx[i];
+        ((const struct meed_adapter **)adapters)[i] = cohort->adapters[at];
+        ((const char **)names)[i] = cohort->names[at];
+        ((double *)weights)[i] = verdicts[at].factor / cohort->count;
+    }
+    const struct meed_terms *terms = settle->config.terms;
+    *game = (struct meed_settle_cohort){.round = cohort->round,
+                                        .budget = meed_terms_budget(terms, cohort->round),
+                                        .seed = meed_terms_seed(terms, cohort->round),
+                                        .global = cohort->global,
+                                        .clients = adapters,
+                                        .names = names,
+                                        .p = weights,
+                                        .players = players};
+    return MEED_OK;
+}
+
+static enum meed_status evaluate(struct meed_settle *settle, struct meed_cohort *cohort,
+                                 const struct meed_defence_client *verdicts,
+                                 struct meed_arena *arena, struct meed_settle_valued *valued,
+                                 struct stored_value *head)
+{
+    struct meed_settle_cohort game;
+    if (valued->players > 0) {
+        MEED_TRY(gather_players(settle, cohort, verdicts, arena, valued->cohort_idx,
+                                valued->players, &game));
+        MEED_TRY(
+            settle->config.value(settle->config.value_user, &game, &head->value, valued->clients));
+    }
+    pthread_mutex_lock(&settle->counts_lock);
+    settle->counts.coalitions += head->value.coalitions;
+    settle->counts.tokens += head->value.tokens;
+    pthread_mutex_unlock(&settle->counts_lock);
+    return MEED_OK;
+}
+
+enum meed_status meed_settle_valued(struct meed_settle *settle, struct meed_cohort *cohort,
+                                    const struct meed_defence_client *verdicts,
+                                    struct meed_arena *arena, struct meed_settle_valued *valued)
+{
+    void *block = NULL, *found = NULL;
+    memset(valued, 0, sizeof *valued);
+    MEED_TRY(meed_arena_alloc_array(arena, (size_t)cohort->count, sizeof(int32_t), &block));
+    valued->cohort_idx = block;
+    for (int32_t i = 0; i < cohort->count; i++) {
+        if (verdicts[i].verdict != MEED_DEFENCE_EXCLUDE) {
+            valued->cohort_idx[valued->players++] = i;
+        }
+    }
+    size_t size =
+        sizeof(struct stored_value) + (size_t)valued->players * sizeof(struct meed_value_client);
+    MEED_TRY(load_result(settle, cohort->round, "valued", size, arena, &found));
+    bool stored = found != NULL;
+    if (!stored) {
+        MEED_TRY(meed_arena_alloc(arena, size, &found));
+    }
+    struct stored_value *head = found;
+    valued->clients = (struct meed_value_client *)(void *)(head + 1);
+    if (!stored) {
+        head->players = valued->players;
+        MEED_TRY(evaluate(settle, cohort, verdicts, arena, valued, head));
+        MEED_TRY(meed_store_save_stage(settle->config.store, cohort->round, "valued", found, size));
+    }
+    valued->value = head->value;
+    return MEED_OK;
+}
+
+static enum meed_status stage_value(struct meed_settle *settle,
+                                    const struct meed_service_state *state)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_cohort *cohort = NULL;
+    struct meed_defence_client *verdicts = NULL;
+    struct meed_settle_valued valued;
+    struct meed_arena arena;
+    meed_arena_init_growing(&arena, "round", MEED_SETTLE_ARENA_BYTES);
+    meed_settle_fault(settle, "value");
+    MEED_TRY_OUT(meed_settle_cohort(settle, state, &cohort));
+    MEED_TRY_OUT(meed_settle_screened(settle, cohort, &arena, &verdicts));
+    MEED_LOG_INFO("server", "round %d: valuing %d updates", state->round, cohort->count);
+    MEED_TRY_OUT(meed_settle_valued(settle, cohort, verdicts, &arena, &valued));
+    meed_settle_fault(settle, "value.stored");
+    MEED_TRY_OUT(meed_service_advance(settle->config.service, MEED_ROUND_EVENT_VALUED, NULL));
+out:
+    meed_arena_clear(&arena);
+    return st;
+}
+
+/* ---- the table ------------------------------------------------------------------------------- */
+
+enum meed_status meed_settle_stage(struct meed_settle *settle,
+                                   const struct meed_service_state *state)
+{
+    int64_t start_ns = meed_clock_monotonic_ns();
+    enum meed_status st = MEED_OK;
+    switch (state->phase) {
+    case MEED_ROUND_SCREEN:
+        st = stage_screen(settle, state);
+        break;
+    case MEED_ROUND_VALUE:
+        st = stage_value(settle, state);
+        break;
+    case MEED_ROUND_SETTLE:
+        st = meed_settle_pay(settle, state);
+        break;
+    case MEED_ROUND_PUBLISH:
+        st = meed_settle_publish(settle, state);
+        break;
+    case MEED_ROUND_ABANDON:
+        st = meed_settle_abandon(settle, state);
+        break;
+    default:
+        return MEED_OK;
+    }
+    pthread_mutex_lock(&settle->counts_lock);
+    double seconds = meed_clock_seconds_since(start_ns);
+    settle->counts.last_seconds =
+        state->phase == MEED_ROUND_SCREEN ? seconds : settle->counts.last_seconds + seconds;
+    pthread_mutex_unlock(&settle->counts_lock);
+    return st;
+}

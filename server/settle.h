@@ -1,0 +1,97 @@
+/* Settlement: what happens to a round between its last update and the next one's first.
+ *
+ *   SCREEN   decode the cohort's blobs, screen it (defence.h)        → stage "screened"
+ *   VALUE    score coalitions, φ, errors, shares (the value seam)    → stage "valued"
+ *   SETTLE   aggregate what was not excluded, write the blob and the ledger entry
+ *   PUBLISH  receipts' details, the PEFT folder, the report; the next adapter becomes current
+ *   ABANDON  a ledger entry that says so
+ *
+ * One call of meed_settle_stage runs the stage that the round is in and advances the machine. Each
+ * stage reads only what is on disk and is deterministic, and its result is stored before the
+ * machine moves: killed anywhere, the run goes on with the stored result or computes the same one
+ * again. The ledger entry of a round is written once, because the ledger is asked first; it is
+ * compared with what would have been written, so a machine that computes other bits than before is
+ * noticed.
+ *
+ * Weights are uniform over the updates that came in (sample counts are only claimed), times the
+ * clipping factor; who is excluded keeps its place in the cohort and leaves its weight with the
+ * global adapter. The value seam is a function pointer: the product hands in meed_valuation_run, a
+ * test any game.
+ */
+#ifndef MEED_SERVER_SETTLE_H
+#define MEED_SERVER_SETTLE_H
+
+#include "evaluation/valuation.h"
+#include "server/service.h"
+
+MEED_BEGIN_C
+
+struct meed_settle;
+
+/* A cohort to be valued: clients in id order, none of them excluded. */
+struct meed_settle_cohort {
+    int32_t round;
+    int64_t budget;
+    uint64_t seed;
+    const struct meed_adapter *global;
+    const struct meed_adapter *const *clients; /* [players] */
+    const char *const *names;                  /* [players] */
+    const double *p;                           /* [players] */
+    int32_t players;                           /* ≥ 1 */
+};
+
+struct meed_settle_value {
+    double value_empty, value_full;
+    int64_t coalitions; /* really scored */
+    int64_t tokens;
+    uint8_t utilities_hash[MEED_SHA256_BYTES];
+};
+
+/* Σ shares is the budget, or 0 if nobody can be paid. clients [players]. */
+typedef enum meed_status (*meed_settle_value_fn)(void *user,
+                                                 const struct meed_settle_cohort *cohort,
+                                                 struct meed_settle_value *value,
+                                                 struct meed_value_client *clients);
+
+struct meed_settle_config {
+    const struct meed_terms *terms; /* all borrowed */
+    struct meed_store *store;
+    struct meed_ledger *ledger;
+    struct meed_registry *registry;
+    struct meed_board *board;
+    struct meed_service *service;
+    struct meed_pool *pool; /* may be NULL */
+    meed_settle_value_fn value;
+    void *value_user;
+    const char *report_path;   /* NULL: none */
+    meed_store_fault_fn fault; /* tests; NULL in the product */
+};
+
+/* Before the service exists: a fresh folder gets its start adapter, genesis and round 1; another
+ * run's folder is refused with STATE. */
+MEED_MUST_CHECK enum meed_status meed_settle_prepare(const struct meed_terms *terms,
+                                                     struct meed_store *store,
+                                                     struct meed_ledger *ledger,
+                                                     const struct meed_registry *registry);
+
+MEED_MUST_CHECK enum meed_status meed_settle_create(const struct meed_settle_config *config,
+                                                    struct meed_settle **settle);
+void meed_settle_destroy(struct meed_settle *settle); /* accepts NULL */
+/* Runs the stage of `state`; nothing in OPEN and FINISHED. A failure leaves the round where it is:
+ * the same call may succeed later. */
+MEED_MUST_CHECK enum meed_status meed_settle_stage(struct meed_settle *settle,
+                                                   const struct meed_service_state *state);
+/* Writes the report of what is settled so far. */
+MEED_MUST_CHECK enum meed_status meed_settle_report(struct meed_settle *settle);
+
+struct meed_settle_counts {
+    int64_t rounds_settled, rounds_abandoned; /* in this process */
+    int64_t coalitions, tokens;
+    int64_t clipped, excluded;
+    double last_seconds; /* of the last settlement */
+    double update_norm, fedit_error, retained_energy;
+};
+void meed_settle_counts(struct meed_settle *settle, struct meed_settle_counts *counts);
+
+MEED_END_C
+#endif
