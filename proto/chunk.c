@@ -146,8 +146,9 @@ enum meed_status meed_chunk_receiver_accept(struct meed_chunk_receiver *receiver
                          MEED_LIMIT_CHUNK_BYTES);
     }
     if (chunk->offset != receiver->offset) {
-        return MEED_FAIL(MEED_FORMAT, "a chunk starts at byte %lld, expected %lld: ask for the "
-                                      "stored size and go on there",
+        return MEED_FAIL(MEED_FORMAT,
+                         "a chunk starts at byte %lld, expected %lld: ask for the "
+                         "stored size and go on there",
                          (long long)chunk->offset, (long long)receiver->offset);
     }
     if ((int64_t)chunk->size > receiver->total_bytes - receiver->offset) {

@@ -1,8 +1,9 @@
 /* See codec.h. Each message is a table of fields; one engine packs and unpacks them all.
  *
- * A row names the field, how it looks on either side (offsets into protobuf-c's struct and ours) and
- * its bounds. So the checks of a message can be read in one place, no field can be copied without
- * being checked, and a new field is a line. The engine walks the same rows in both directions.
+ * A row names the field, how it looks on either side (offsets into protobuf-c's struct and ours)
+ * and its bounds. So the checks of a message can be read in one place, no field can be copied
+ * without being checked, and a new field is a line. The engine walks the same rows in both
+ * directions.
  */
 #include "proto/codec.h"
 
@@ -77,7 +78,6 @@ struct shape {
     {.name = #member, .kind = KIND_ONEOF, .wire = offsetof(wire_type, member),                     \
      .wire_count = offsetof(wire_type, body_case), .own = offsetof(own_type, member),              \
      .own_count = offsetof(own_type, own_case), .hi = (double)(wire_case), .sub = (sub_shape)}
-/* clang-format on */
 #define SHAPE(stem, prefix, own_type)                                                              \
     static const struct shape stem##_shape = {#stem, &prefix##__descriptor, sizeof(own_type),      \
                                               stem##_fields, MEED_COUNT(stem##_fields)}
@@ -275,9 +275,9 @@ SHAPE(receipt, meed__v1__receipt, OWN);
 
 #define WIRE Meed__V1__LedgerRequest
 #define OWN struct meed_msg_ledger_request
-static const struct field ledger_request_fields[] = {F(run_id, ID, 1, 0),
-                                                     F(first_index, I64, 0, WALL_MS),
-                                                     F(max_entries, I32, 1, MEED_LIMIT_LEDGER_PAGE)};
+static const struct field ledger_request_fields[] = {
+    F(run_id, ID, 1, 0), F(first_index, I64, 0, WALL_MS),
+    F(max_entries, I32, 1, MEED_LIMIT_LEDGER_PAGE)};
 SHAPE(ledger_request, meed__v1__ledger_request, OWN);
 #undef WIRE
 #undef OWN
@@ -322,7 +322,10 @@ SHAPE(health_reply, grpc__health__v1__health_check_response, OWN);
 #undef WIRE
 #undef OWN
 
-/* ---- checks, the same both ways --------------------------------------------------------------- */
+/* clang-format on */
+
+/* ---- checks, the same both ways ---------------------------------------------------------------
+ */
 
 static enum meed_status refuse(const struct shape *shape, const struct field *field,
                                const char *what)
@@ -580,8 +583,8 @@ static enum meed_status unpack(const struct shape *shape, const void *bytes, siz
         return MEED_FAIL(MEED_LIMIT, "message %s has %zu bytes, more than %d", shape->name, size,
                          MEED_LIMIT_MESSAGE_BYTES);
     }
-    ProtobufCMessage *message = protobuf_c_message_unpack(
-        shape->descriptor, &allocator, size, size > 0 ? bytes : (const uint8_t *)"");
+    ProtobufCMessage *message = protobuf_c_message_unpack(shape->descriptor, &allocator, size,
+                                                          size > 0 ? bytes : (const uint8_t *)"");
     if (!message) {
         return unpacking.full
                    ? MEED_FAIL(MEED_LIMIT, "message %s unpacks to more than %d bytes", shape->name,
@@ -716,9 +719,8 @@ out:
     {                                                                                              \
         return pack(&name##_shape, message, bytes);                                                \
     }                                                                                              \
-    enum meed_status meed_codec_unpack_##name(const void *bytes, size_t size,                      \
-                                              struct meed_arena *arena,                            \
-                                              struct meed_msg_##name *message)                     \
+    enum meed_status meed_codec_unpack_##name(                                                     \
+        const void *bytes, size_t size, struct meed_arena *arena, struct meed_msg_##name *message) \
     {                                                                                              \
         struct meed_msg_##name fresh = {0};                                                        \
         MEED_TRY(unpack(&name##_shape, bytes, size, arena, &fresh));                               \
@@ -757,8 +759,12 @@ enum meed_status meed_codec_check_schema(void)
 {
     static const struct shape *const shapes[] = {
 #define SHAPE_OF(name) &name##_shape,
-        MEED_CODEC_MESSAGES(SHAPE_OF) & codec_shape, &plan_shape,         &chunk_shape,
-        &push_header_shape,                          &axis_value_shape,   &ledger_entry_shape,
+        MEED_CODEC_MESSAGES(SHAPE_OF) & codec_shape,
+        &plan_shape,
+        &chunk_shape,
+        &push_header_shape,
+        &axis_value_shape,
+        &ledger_entry_shape,
     };
     for (size_t i = 0; i < MEED_COUNT(shapes); i++) {
         MEED_TRY(check_depth(shapes[i]->descriptor, 0));

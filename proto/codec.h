@@ -20,9 +20,10 @@ MEED_BEGIN_C
 
 /* One pair of functions a message. */
 #define MEED_CODEC_MESSAGES(X)                                                                     \
-    X(join_request) X(join_reply) X(watch_request) X(watch_event) X(pull_request) X(pull_reply)    \
-    X(push_request) X(push_reply) X(query_push_request) X(query_push_reply) X(receipt_request)     \
-    X(receipt) X(ledger_request) X(ledger_reply) X(health_request) X(health_reply)
+    X(join_request)                                                                                \
+    X(join_reply) X(watch_request) X(watch_event) X(pull_request) X(pull_reply) X(push_request)    \
+        X(push_reply) X(query_push_request) X(query_push_reply) X(receipt_request) X(receipt)      \
+            X(ledger_request) X(ledger_reply) X(health_request) X(health_reply)
 
 /* meed_codec_pack_join_request(&message, &bytes): appends the encoding.
  * meed_codec_unpack_join_request(bytes, size, &arena, &message): lists and chunk bytes live in the
@@ -30,8 +31,9 @@ MEED_BEGIN_C
 #define MEED_CODEC_DECLARE(name)                                                                   \
     MEED_MUST_CHECK enum meed_status meed_codec_pack_##name(const struct meed_msg_##name *message, \
                                                             struct meed_buf *bytes);               \
-    MEED_MUST_CHECK enum meed_status meed_codec_unpack_##name(                                     \
-        const void *bytes, size_t size, struct meed_arena *arena, struct meed_msg_##name *message);
+    MEED_MUST_CHECK enum meed_status meed_codec_unpack_##name(const void *bytes, size_t size,      \
+                                                              struct meed_arena *arena,            \
+                                                              struct meed_msg_##name *message);
 MEED_CODEC_MESSAGES(MEED_CODEC_DECLARE)
 #undef MEED_CODEC_DECLARE
 

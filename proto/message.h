@@ -109,8 +109,8 @@ enum meed_value_codec {
 /* How an update is encoded: dense where the density is 1, else top-k of each tensor. */
 struct meed_msg_codec {
     enum meed_value_codec values;
-    double density_a; /* (0, 1], for factors A */
-    double density_b; /* for factors B: they start at zero and behave differently */
+    double density_a;   /* (0, 1], for factors A */
+    double density_b;   /* for factors B: they start at zero and behave differently */
     int32_t group_size; /* entries a scale, a power of two */
     int32_t zstd_level; /* 0: none */
 };
@@ -220,7 +220,8 @@ struct meed_msg_receipt_request {
     int32_t round;
 };
 
-/* Named apart from evaluation's enum meed_pay_status: server/ sees both and maps one to the other. */
+/* Named apart from evaluation's enum meed_pay_status: server/ sees both and maps one to the other.
+ */
 enum meed_receipt_state {
     MEED_RECEIPT_PAID = 1,
     MEED_RECEIPT_UNPAID,   /* in the aggregate, share 0 */
@@ -245,10 +246,10 @@ struct meed_msg_receipt {
     char reason[MEED_LIMIT_REASON_BYTES];
     double phi;
     double standard_error;
-    double shrunk;        /* φ after shrinking by reliability: what the rule paid on */
-    int64_t share;        /* micro-credits of this round */
-    int64_t total_share;  /* of all rounds so far */
-    int64_t round_budget; /* Σ of all clients' shares */
+    double shrunk;                    /* φ after shrinking by reliability: what the rule paid on */
+    int64_t share;                    /* micro-credits of this round */
+    int64_t total_share;              /* of all rounds so far */
+    int64_t round_budget;             /* Σ of all clients' shares */
     struct meed_msg_axis_value *axes; /* [axis_count] */
     size_t axis_count;
     int64_t bytes_up;

@@ -19,7 +19,8 @@ if(generated)
   target_link_libraries(meed_generated PRIVATE MeedDep::protobuf_c)
 endif()
 if(proto_sources)
-  add_library(meed_proto STATIC ${proto_sources} $<$<BOOL:${generated}>:$<TARGET_OBJECTS:meed_generated>>)
+  add_library(meed_proto STATIC ${proto_sources}
+    $<$<BOOL:${generated}>:$<TARGET_OBJECTS:meed_generated>>)
   target_include_directories(meed_proto SYSTEM PRIVATE ${generated_dir})
   target_link_libraries(meed_proto PUBLIC meed_options meed_base
     PRIVATE MeedDep::grpc MeedDep::protobuf_c MeedDep::zstd MeedDep::crypto)

@@ -109,8 +109,8 @@ static uint32_t select_digit(const float *values, int64_t count, int shift, int 
     }
     uint32_t digit = mask;
     for (;; digit--) {
-        int64_t here = (int64_t)counts[0][digit] + counts[1][digit] + counts[2][digit] +
-                       counts[3][digit];
+        int64_t here =
+            (int64_t)counts[0][digit] + counts[1][digit] + counts[2][digit] + counts[3][digit];
         if (here >= *keep || digit == 0) {
             return digit;
         }

@@ -5,10 +5,10 @@
  * thousands of in-process clients behaves the same behind a socket.
  *
  * SERVER. A service is a table of methods whose callbacks run on a bounded pool of workers, one at
- * a time for a given call: a handler may block (fsync, hashing, SQLite) and needs no lock for its own
- * state, and two calls run side by side. Completion events of the network are taken by other
- * threads that never block. Backpressure is the absence of read_next: the next message is fetched only when
- * the handler asks, so a slow disk slows its own uploader and nobody else.
+ * a time for a given call: a handler may block (fsync, hashing, SQLite) and needs no lock for its
+ * own state, and two calls run side by side. Completion events of the network are taken by other
+ * threads that never block. Backpressure is the absence of read_next: the next message is fetched
+ * only when the handler asks, so a slow disk slows its own uploader and nobody else.
  *
  *   unary, server stream:  start, message (exactly one), writable…, done
  *   client stream:         start, message…, then half_closed or failed, done
@@ -57,7 +57,7 @@ struct meed_rpc_method {
     void (*start)(void *service, struct meed_rpc_call *call);
     void (*message)(void *service, struct meed_rpc_call *call, const void *bytes, size_t size);
     void (*half_closed)(void *service, struct meed_rpc_call *call);
-    void (*failed)(void *service, struct meed_rpc_call *call); /* stream broke before its end */
+    void (*failed)(void *service, struct meed_rpc_call *call);   /* stream broke before its end */
     void (*writable)(void *service, struct meed_rpc_call *call); /* the last write was taken */
     void (*wake)(void *service, struct meed_rpc_call *call);
     void (*timer)(void *service, struct meed_rpc_call *call);
@@ -90,7 +90,7 @@ void meed_rpc_call_release(struct meed_rpc_call *call);
 void meed_rpc_call_wake(struct meed_rpc_call *call);
 
 struct meed_rpc_service {
-    const char *name; /* for the health service: "meed.v1.Federation" */
+    const char *name;                      /* for the health service: "meed.v1.Federation" */
     const struct meed_rpc_method *methods; /* borrowed for the server's life */
     size_t method_count;
     void *user;
@@ -105,7 +105,7 @@ struct meed_rpc_tls {
 };
 
 struct meed_rpc_server_options {
-    const char *address; /* "0.0.0.0:7443"; port 0 picks one; "unix:PATH" */
+    const char *address;            /* "0.0.0.0:7443"; port 0 picks one; "unix:PATH" */
     const struct meed_rpc_tls *tls; /* NULL: plain text, refused unless insecure is set */
     bool insecure;
     int worker_count; /* 0: 8 */
@@ -115,9 +115,9 @@ struct meed_rpc_server_options {
 };
 
 /* The gRPC server: listens when it returns. IO with the reason if the port is taken. */
-MEED_MUST_CHECK enum meed_status meed_rpc_grpc_server_start(
-    const struct meed_rpc_server_options *options, const struct meed_rpc_service *service,
-    struct meed_rpc_server **server);
+MEED_MUST_CHECK enum meed_status
+meed_rpc_grpc_server_start(const struct meed_rpc_server_options *options,
+                           const struct meed_rpc_service *service, struct meed_rpc_server **server);
 /* The in-process server: clients reach it by meed_rpc_loop_client_open. */
 MEED_MUST_CHECK enum meed_status meed_rpc_loop_server_start(const struct meed_rpc_service *service,
                                                             int worker_count,
@@ -148,7 +148,7 @@ struct meed_rpc_client;
 struct meed_rpc_stream;
 
 struct meed_rpc_client_options {
-    const char *target; /* "host:port" */
+    const char *target;             /* "host:port" */
     const struct meed_rpc_tls *tls; /* NULL: plain text, refused unless insecure is set */
     bool insecure;
     const char *client_id; /* plain text only: who this client says it is */
@@ -156,8 +156,9 @@ struct meed_rpc_client_options {
 };
 
 /* Does not connect yet. */
-MEED_MUST_CHECK enum meed_status meed_rpc_grpc_client_open(
-    const struct meed_rpc_client_options *options, struct meed_rpc_client **client);
+MEED_MUST_CHECK enum meed_status
+meed_rpc_grpc_client_open(const struct meed_rpc_client_options *options,
+                          struct meed_rpc_client **client);
 /* In process: the id is taken as given; authenticated stands in for a certificate. */
 MEED_MUST_CHECK enum meed_status meed_rpc_loop_client_open(struct meed_rpc_server *server,
                                                            const char *client_id,

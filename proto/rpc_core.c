@@ -732,7 +732,8 @@ void meed_rpc_server_set_serving(struct meed_rpc_server *server, bool serving)
     }
 }
 
-void meed_rpc_server_stats(const struct meed_rpc_server *server, struct meed_rpc_server_stats *stats)
+void meed_rpc_server_stats(const struct meed_rpc_server *server,
+                           struct meed_rpc_server_stats *stats)
 {
     struct meed_rpc_server *mutable_server = (struct meed_rpc_server *)server;
     pthread_mutex_lock(&mutable_server->mutex);

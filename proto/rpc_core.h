@@ -1,11 +1,11 @@
 /* The half of the server that both transports share: strands, workers, timers, life of a call.
  *
- * A transport reports completions (rpc_core_post_*) from threads that must not block; the core marks
- * them in the call's event set and queues the call, once, for the worker pool. A worker takes all
- * events of a call at once and runs the callbacks in a fixed order: start, writable, message or end,
- * timer, wake, close. So a call is a strand: its callbacks never overlap, handlers may block, and the
- * run queue is bounded by the number of live calls. There is no event list to overflow, because
- * every kind of event can be pending only once (one read, one write, coalesced wakes).
+ * A transport reports completions (rpc_core_post_*) from threads that must not block; the core
+ * marks them in the call's event set and queues the call, once, for the worker pool. A worker takes
+ * all events of a call at once and runs the callbacks in a fixed order: start, writable, message or
+ * end, timer, wake, close. So a call is a strand: its callbacks never overlap, handlers may block,
+ * and the run queue is bounded by the number of live calls. There is no event list to overflow,
+ * because every kind of event can be pending only once (one read, one write, coalesced wakes).
  *
  * Alternatives not taken: callbacks on the polling threads (a handler that fsyncs would stall every
  * call of its queue), a thread a call (a thousand Watch streams would be a thousand stacks).
@@ -32,7 +32,7 @@ struct meed_rpc_call_ops {
     void (*write)(struct meed_rpc_call *call, const void *bytes, size_t size); /* → post_write */
     void (*finish)(struct meed_rpc_call *call, enum meed_status status, const char *text,
                    const void *last, size_t last_size); /* → post_sent */
-    void (*end)(struct meed_rpc_call *call);    /* nothing is outstanding: give the call back */
+    void (*end)(struct meed_rpc_call *call);     /* nothing is outstanding: give the call back */
     void (*release)(struct meed_rpc_call *call); /* last reference: free the memory */
 };
 
@@ -60,8 +60,8 @@ struct meed_rpc_call {
 
     /* Strand only. */
     bool read_pending, write_pending, finish_pending, closed;
-    bool finished;     /* finish was asked for */
-    bool input_ended;  /* half_closed or failed was told, or the one request was taken */
+    bool finished;    /* finish was asked for */
+    bool input_ended; /* half_closed or failed was told, or the one request was taken */
     bool done;
     int64_t timer_ns;    /* INT64_MAX: not set */
     int64_t progress_ns; /* INT64_MAX: nothing awaited */

@@ -34,8 +34,8 @@ struct grpc_client_stream {
     grpc_status_code code;
     grpc_slice details;
     grpc_byte_buffer *incoming;
-    bool receiving;     /* a receive batch is outstanding */
-    bool input_ended;   /* a receive came back empty */
+    bool receiving;   /* a receive batch is outstanding */
+    bool input_ended; /* a receive came back empty */
     bool send_closed, send_failed;
     bool headers_done, status_done;
 };
@@ -86,8 +86,8 @@ static enum meed_status verdict(const struct grpc_client_stream *self)
     memcpy(text, GRPC_SLICE_START_PTR(self->details), length);
     text[length] = 0;
     char name[MEED_LIMIT_WORD_BYTES];
-    bool from_meed = meed_rpc_grpc_common_metadata(&self->trailers, MEED_RPC_GRPC_STATUS_KEY, name,
-                                                   sizeof name);
+    bool from_meed =
+        meed_rpc_grpc_common_metadata(&self->trailers, MEED_RPC_GRPC_STATUS_KEY, name, sizeof name);
     enum meed_status status = meed_rpc_grpc_common_status(self->code, &self->trailers);
     if (from_meed) {
         return MEED_FAIL(status, "%s", text);
@@ -277,9 +277,9 @@ static enum meed_status call_create(struct grpc_client *client, const char *path
     grpc_metadata_array_init(&self->trailers);
     self->details = grpc_empty_slice();
     grpc_slice method = grpc_slice_from_copied_string(path);
-    self->call = grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, self->cq,
-                                          method, NULL, meed_rpc_grpc_common_deadline(deadline_ms),
-                                          NULL);
+    self->call =
+        grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, self->cq, method,
+                                 NULL, meed_rpc_grpc_common_deadline(deadline_ms), NULL);
     grpc_slice_unref(method);
     *out = self;
     return MEED_OK;

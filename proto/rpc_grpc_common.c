@@ -84,8 +84,8 @@ void meed_rpc_grpc_common_stop(void)
 static void add_int(struct meed_rpc_grpc_args *args, const char *key, int value)
 {
     MEED_ASSERT(args->args.num_args < MEED_RPC_GRPC_ARGS);
-    args->items[args->args.num_args++] = (grpc_arg){
-        .type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key, .value.integer = value};
+    args->items[args->args.num_args++] =
+        (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key, .value.integer = value};
 }
 
 static void add_text(struct meed_rpc_grpc_args *args, const char *key, const char *value)
@@ -170,8 +170,9 @@ void meed_rpc_grpc_common_client_args(struct meed_rpc_grpc_args *args, const cha
 static enum meed_status check_tls(const struct meed_rpc_tls *tls)
 {
     if (!tls->ca_pem || !tls->certificate_pem || !tls->key_pem) {
-        return MEED_FAIL(MEED_CONFIG, "mTLS needs a CA certificate, a certificate and its key: make "
-                                      "them with `meed provision`, or ask for --insecure");
+        return MEED_FAIL(MEED_CONFIG,
+                         "mTLS needs a CA certificate, a certificate and its key: make "
+                         "them with `meed provision`, or ask for --insecure");
     }
     if (!strstr(tls->ca_pem, "-----BEGIN CERTIFICATE-----") ||
         !strstr(tls->certificate_pem, "-----BEGIN CERTIFICATE-----") ||
@@ -246,11 +247,11 @@ gpr_timespec meed_rpc_grpc_common_deadline(int64_t delay_ms)
     if (delay_ms < 0) {
         return gpr_inf_future(GPR_CLOCK_MONOTONIC);
     }
-    return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                        gpr_time_from_millis(delay_ms, GPR_TIMESPAN));
+    return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(delay_ms, GPR_TIMESPAN));
 }
 
-/* ---- metadata, status, identity --------------------------------------------------------------- */
+/* ---- metadata, status, identity ---------------------------------------------------------------
+ */
 
 static bool copy_value(const char *bytes, size_t length, char *text, size_t text_bytes)
 {
@@ -363,8 +364,8 @@ void meed_rpc_grpc_common_peer(grpc_call *call, const grpc_metadata_array *metad
         grpc_auth_property_iterator certificates =
             grpc_auth_context_find_properties_by_name(context, GRPC_X509_PEM_CERT_PROPERTY_NAME);
         const grpc_auth_property *pem = grpc_auth_property_iterator_next(&certificates);
-        peer->authenticated = pem && hash_pem(pem->value, pem->value_length,
-                                              peer->certificate_sha256);
+        peer->authenticated =
+            pem && hash_pem(pem->value, pem->value_length, peer->certificate_sha256);
         if (peer->authenticated) {
             read_uri(context, peer);
         }

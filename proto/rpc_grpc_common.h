@@ -23,7 +23,7 @@ void meed_rpc_grpc_common_stop(void);
 enum { MEED_RPC_GRPC_ARGS = 24 };
 struct meed_rpc_grpc_args {
     grpc_arg items[MEED_RPC_GRPC_ARGS];
-    grpc_channel_args args; /* points into items */
+    grpc_channel_args args;     /* points into items */
     grpc_resource_quota *quota; /* server: unref after the server has copied the arguments */
 };
 void meed_rpc_grpc_common_server_args(struct meed_rpc_grpc_args *args);
@@ -32,10 +32,12 @@ void meed_rpc_grpc_common_client_args(struct meed_rpc_grpc_args *args, const cha
                                       const char *server_name, bool own_connection);
 
 /* NULL tls: plain. CONFIG if a PEM text is missing or core refuses it. */
-MEED_MUST_CHECK enum meed_status meed_rpc_grpc_common_server_credentials(
-    const struct meed_rpc_tls *tls, grpc_server_credentials **credentials);
-MEED_MUST_CHECK enum meed_status meed_rpc_grpc_common_client_credentials(
-    const struct meed_rpc_tls *tls, grpc_channel_credentials **credentials);
+MEED_MUST_CHECK enum meed_status
+meed_rpc_grpc_common_server_credentials(const struct meed_rpc_tls *tls,
+                                        grpc_server_credentials **credentials);
+MEED_MUST_CHECK enum meed_status
+meed_rpc_grpc_common_client_credentials(const struct meed_rpc_tls *tls,
+                                        grpc_channel_credentials **credentials);
 
 /* Copies. */
 grpc_byte_buffer *meed_rpc_grpc_common_buffer(const void *bytes, size_t size);

@@ -5,8 +5,8 @@
  * can go wrong at the edges of this API has its place here:
  *   - a call's RECV_CLOSE is a batch of its own, posted at once: the only sign of a lost peer;
  *   - "no message" means half-closed only if the batch succeeded and core saw no failure before it;
- *   - a queue is shut down by its own thread, after the server's shutdown tag arrived *and* its last
- *     call is gone: earlier aborts or hangs, later never ends;
+ *   - a queue is shut down by its own thread, after the server's shutdown tag arrived *and* its
+ * last call is gone: earlier aborts or hangs, later never ends;
  *   - a method nobody registered is answered through the generic slot, else its client would wait.
  */
 #include "proto/rpc_grpc_listener.h"
@@ -176,8 +176,7 @@ static void call_write(struct meed_rpc_call *base, const void *bytes, size_t siz
     grpc_op ops[2];
     size_t count = add_initial(call, ops);
     grpc_byte_buffer *buffer = meed_rpc_grpc_common_buffer(bytes, size);
-    ops[count++] =
-        (grpc_op){.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = buffer};
+    ops[count++] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = buffer};
     grpc_call_error error = start_batch(call, ops, count, &call->write_tag);
     grpc_byte_buffer_destroy(buffer);
     if (error != GRPC_CALL_OK) {
@@ -210,14 +209,13 @@ static void call_finish(struct meed_rpc_call *base, enum meed_status status, con
         .key = grpc_slice_from_static_string(MEED_RPC_GRPC_STATUS_KEY),
         .value = grpc_slice_from_copied_string(meed_status_name(status)),
     };
-    ops[count++] = (grpc_op){
-        .op = GRPC_OP_SEND_STATUS_FROM_SERVER,
-        .data.send_status_from_server = {
-            .trailing_metadata_count = status == MEED_OK ? 0 : 1,
-            .trailing_metadata = &trailer,
-            .status = (grpc_status_code)meed_status_grpc_code(status),
-            .status_details = &details,
-        }};
+    ops[count++] = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER,
+                             .data.send_status_from_server = {
+                                 .trailing_metadata_count = status == MEED_OK ? 0 : 1,
+                                 .trailing_metadata = &trailer,
+                                 .status = (grpc_status_code)meed_status_grpc_code(status),
+                                 .status_details = &details,
+                             }};
     grpc_call_error error = start_batch(call, ops, count, &call->status_tag);
     grpc_slice_unref(trailer.value);
     grpc_slice_unref(details);
@@ -379,8 +377,8 @@ static void *poller_main(void *user)
     for (;;) {
         /* After the shutdown tag the last call ends on a worker, which cannot wake this queue. */
         int64_t wait_ms = queue->shutdown_seen && !down ? 5 : -1;
-        grpc_event event = grpc_completion_queue_next(
-            queue->cq, meed_rpc_grpc_common_deadline(wait_ms), NULL);
+        grpc_event event =
+            grpc_completion_queue_next(queue->cq, meed_rpc_grpc_common_deadline(wait_ms), NULL);
         if (event.type == GRPC_QUEUE_SHUTDOWN) {
             return NULL;
         }
@@ -460,12 +458,12 @@ static enum meed_status add_routes(struct meed_rpc_grpc_listener *listener)
         struct route *route = &listener->routes[listener->route_count++];
         route->method = i < own ? &service->methods[i] : &meed_rpc_health_methods[i - own];
         route->service = i < own ? service->user : (void *)listener->owner;
-        route->registered = grpc_server_register_method(
-            listener->server, route->method->path, NULL,
-            route->method->shape == MEED_RPC_CLIENT_STREAM
-                ? GRPC_SRM_PAYLOAD_NONE
-                : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
-            0);
+        route->registered =
+            grpc_server_register_method(listener->server, route->method->path, NULL,
+                                        route->method->shape == MEED_RPC_CLIENT_STREAM
+                                            ? GRPC_SRM_PAYLOAD_NONE
+                                            : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
+                                        0);
         if (!route->registered) {
             return MEED_FAIL(MEED_BUG, "method %s is registered twice", route->method->path);
         }
@@ -493,9 +491,9 @@ static enum meed_status bind_port(struct meed_rpc_grpc_listener *listener, const
 static enum meed_status start_queues(struct meed_rpc_grpc_listener *listener)
 {
     int slot_count = 0;
-    listener->slots = meed_heap_alloc(
-        (size_t)listener->queue_count * (size_t)(listener->route_count * SLOTS_A_METHOD + 1),
-        sizeof *listener->slots);
+    listener->slots = meed_heap_alloc((size_t)listener->queue_count *
+                                          (size_t)(listener->route_count * SLOTS_A_METHOD + 1),
+                                      sizeof *listener->slots);
     if (!listener->slots) {
         return MEED_NOMEM;
     }
@@ -512,8 +510,8 @@ static enum meed_status start_queues(struct meed_rpc_grpc_listener *listener)
         }
     }
     for (int q = 0; q < listener->queue_count; q++) {
-        int error = meed_rpc_core_thread(&listener->queues[q].thread, poller_main,
-                                            &listener->queues[q]);
+        int error =
+            meed_rpc_core_thread(&listener->queues[q].thread, poller_main, &listener->queues[q]);
         /* A server that is started but not polled cannot be taken apart again. */
         MEED_ASSERT(error == 0);
         listener->queues[q].thread_started = true;

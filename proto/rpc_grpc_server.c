@@ -4,8 +4,8 @@
  * left here is why the two are apart: a listener of this version of core that once ran out of
  * descriptors never accepts again, although all are free and it looks healthy (CVE-2023-4785). So
  * the server calls itself, over a fresh connection each time, as a connect() alone is answered by
- * the kernel's backlog and proves nothing; after two silences the listener is taken down and rebuilt
- * on the same port. Clients see a dropped connection, and uploads resume.
+ * the kernel's backlog and proves nothing; after two silences the listener is taken down and
+ * rebuilt on the same port. Clients see a dropped connection, and uploads resume.
  */
 #include <errno.h>
 #include <stdio.h>

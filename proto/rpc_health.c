@@ -67,8 +67,7 @@ static void watch_send(void *service, struct meed_rpc_call *call)
 {
     uintptr_t packed = (uintptr_t)meed_rpc_call_state(call);
     bool unknown = packed & 1;
-    enum meed_health_state state =
-        unknown ? MEED_HEALTH_SERVICE_UNKNOWN : state_of(service, "");
+    enum meed_health_state state = unknown ? MEED_HEALTH_SERVICE_UNKNOWN : state_of(service, "");
     if ((uintptr_t)state == packed >> 1 || meed_rpc_call_write_pending(call)) {
         return;
     }

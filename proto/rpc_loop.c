@@ -1,14 +1,14 @@
 /* The transport inside one process: the same bytes, the same callbacks, no sockets.
  *
  * A simulation runs thousands of clients against the very handlers and codecs that serve the
- * network. One object links the two ends of a call; it holds at most one message each way, so a slow
- * side throttles the other exactly as flow control does, and a server's memory is bounded by live
- * calls. A server's write counts as taken when the client has received it.
+ * network. One object links the two ends of a call; it holds at most one message each way, so a
+ * slow side throttles the other exactly as flow control does, and a server's memory is bounded by
+ * live calls. A server's write counts as taken when the client has received it.
  *
- * Order of locks: link, then server. The client's end holds a reference of the call; what it reports
- * to the server stops at `over`, so it may outlive the call. Clients must be closed before their
- * server is destroyed. No thread is started here: the server side runs on the core's workers, the
- * client side on its callers.
+ * Order of locks: link, then server. The client's end holds a reference of the call; what it
+ * reports to the server stops at `over`, so it may outlive the call. Clients must be closed before
+ * their server is destroyed. No thread is started here: the server side runs on the core's workers,
+ * the client side on its callers.
  */
 #include <stdio.h>
 #include <string.h>

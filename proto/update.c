@@ -22,16 +22,17 @@ static int log2_exact(int64_t value)
 
 enum meed_status meed_update_wire_check_codec(const struct meed_msg_codec *codec)
 {
-    bool dense_fit = codec->density_a > 0.0 && codec->density_a <= 1.0 &&
-                     codec->density_b > 0.0 && codec->density_b <= 1.0;
+    bool dense_fit = codec->density_a > 0.0 && codec->density_a <= 1.0 && codec->density_b > 0.0 &&
+                     codec->density_b <= 1.0;
     if (codec->values < MEED_VALUE_F32 || codec->values >= MEED_VALUE_COUNT || !dense_fit) {
         return MEED_FAIL(MEED_CONFIG, "update codec: values f32, bf16, int8 or int4, densities in "
                                       "(0, 1]");
     }
     if (codec->group_size < MEED_LIMIT_GROUP_MIN || codec->group_size > MEED_LIMIT_GROUP_MAX ||
         (codec->group_size & (codec->group_size - 1)) != 0) {
-        return MEED_FAIL(MEED_CONFIG, "update codec: group size %d is not a power of two in %d to "
-                                      "%d; 64 is usual",
+        return MEED_FAIL(MEED_CONFIG,
+                         "update codec: group size %d is not a power of two in %d to "
+                         "%d; 64 is usual",
                          codec->group_size, MEED_LIMIT_GROUP_MIN, MEED_LIMIT_GROUP_MAX);
     }
     return MEED_OK;
@@ -40,8 +41,7 @@ enum meed_status meed_update_wire_check_codec(const struct meed_msg_codec *codec
 struct meed_update_form meed_update_wire_form(const struct meed_msg_codec *codec,
                                               const struct meed_update_tensor *tensor)
 {
-    double density =
-        tensor->factor == MEED_UPDATE_FACTOR_A ? codec->density_a : codec->density_b;
+    double density = tensor->factor == MEED_UPDATE_FACTOR_A ? codec->density_a : codec->density_b;
     int64_t count = (int64_t)tensor->rows * tensor->cols;
     struct meed_update_form form = {
         .values = codec->values,
@@ -149,8 +149,8 @@ static enum meed_status check_frame(const uint8_t *bytes, size_t size)
     }
     uint64_t tensor_count = meed_update_wire_get32(bytes + 12);
     uint64_t payload_bytes = meed_update_wire_get64(bytes + 16);
-    uint64_t fixed = MEED_UPDATE_HEADER_BYTES + MEED_SHA256_BYTES +
-                     tensor_count * MEED_UPDATE_RECORD_BYTES;
+    uint64_t fixed =
+        MEED_UPDATE_HEADER_BYTES + MEED_SHA256_BYTES + tensor_count * MEED_UPDATE_RECORD_BYTES;
     if (bytes[6] || bytes[7] || tensor_count > MEED_LIMIT_TENSORS || fixed > size ||
         payload_bytes != size - fixed) {
         return MEED_FAIL(MEED_FORMAT, "an update whose header does not add up to its %zu bytes",
@@ -263,8 +263,9 @@ static enum meed_status decode_records(const uint8_t *bytes, size_t size,
     for (uint32_t i = 0; i < record_count; i++, at += MEED_UPDATE_RECORD_BYTES) {
         struct meed_update_record record = get_record(at);
         if (record.tensor_idx < next || record.tensor_idx >= count) {
-            return MEED_FAIL(MEED_FORMAT, "update, record %u: tensor %u is out of order, given "
-                                          "twice, or not in the plan's %u tensors",
+            return MEED_FAIL(MEED_FORMAT,
+                             "update, record %u: tensor %u is out of order, given "
+                             "twice, or not in the plan's %u tensors",
                              i, record.tensor_idx, count);
         }
         const struct meed_update_tensor *tensor = &tensors[record.tensor_idx];
@@ -275,8 +276,8 @@ static enum meed_status decode_records(const uint8_t *bytes, size_t size,
                              tensor->name);
         }
         clear_tensors(tensors, next, record.tensor_idx);
-        MEED_TRY(meed_update_wire_decode_payload(&record, &form, tensor->name, payload,
-                                                 tensor->values));
+        MEED_TRY(
+            meed_update_wire_decode_payload(&record, &form, tensor->name, payload, tensor->values));
         payload += record.payload_bytes;
         next = record.tensor_idx + 1;
     }

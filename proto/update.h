@@ -2,8 +2,8 @@
  *
  * An update is what a client sends: the difference to the round's base adapter, tensor by tensor,
  * in the order both sides derive from the plan (the *negotiated layout*: module by module, A then
- * B; SCAFFOLD appends its control variate's tensors). Names are not sent: a hash of the layout is. A
- * tensor that is zero everywhere is left out, so a free-rider's update is a bare header and its
+ * B; SCAFFOLD appends its control variate's tensors). Names are not sent: a hash of the layout is.
+ * A tensor that is zero everywhere is left out, so a free-rider's update is a bare header and its
  * value exactly 0. Everything is little-endian, nothing is padded, and one set of values has one
  * byte string for a given codec, so a hash is an identity and a replay is visible.
  *
@@ -57,8 +57,9 @@ MEED_BEGIN_C
  *
  * Canonical: k = floor(log2(125 · zeros / (128 · kept))) in integers, at least 0; the shorter index
  * coding is used, bitmap on a tie; in every group with a scale the largest code is ± the top level;
- * a group spans the plan's size divided by the density, as a power of two, so that a scale is shared
- * by about as many kept entries whatever the density. A tensor is dense if its density is 1. */
+ * a group spans the plan's size divided by the density, as a power of two, so that a scale is
+ * shared by about as many kept entries whatever the density. A tensor is dense if its density is 1.
+ */
 
 enum { MEED_UPDATE_HEADER_BYTES = 256, MEED_UPDATE_RECORD_BYTES = 24 };
 
@@ -102,14 +103,12 @@ int64_t meed_update_max_bytes(const struct meed_update_tensor *tensors, size_t c
 
 /* Appends the encoding of the tensors. decoded[i], if decoded is not NULL, receives what the server
  * will see of tensor i ([rows, cols]); residual = values − decoded is the client's error feedback.
- * decoded[i] may be the tensor's own values. NUMERIC names the tensor that holds NaN, infinity or a diverged
- * value. stats may be NULL. */
-MEED_MUST_CHECK enum meed_status meed_update_encode(const struct meed_update_header *header,
-                                                    const struct meed_msg_codec *codec,
-                                                    const struct meed_update_tensor *tensors,
-                                                    size_t count, float *const *decoded,
-                                                    struct meed_buf *bytes,
-                                                    struct meed_update_stats *stats);
+ * decoded[i] may be the tensor's own values. NUMERIC names the tensor that holds NaN, infinity or a
+ * diverged value. stats may be NULL. */
+MEED_MUST_CHECK enum meed_status
+meed_update_encode(const struct meed_update_header *header, const struct meed_msg_codec *codec,
+                   const struct meed_update_tensor *tensors, size_t count, float *const *decoded,
+                   struct meed_buf *bytes, struct meed_update_stats *stats);
 
 /* Reads the header only (after the sizes were checked): cheap, for logs and early refusal. */
 MEED_MUST_CHECK enum meed_status meed_update_peek(const void *bytes, size_t size,
@@ -131,8 +130,7 @@ MEED_MUST_CHECK enum meed_status meed_update_zstd_pack(const void *bytes, size_t
 /* The reverse, told apart by the magic. The size that the frame declares is compared with
  * max_bytes before anything is inflated, and must be declared. */
 MEED_MUST_CHECK enum meed_status meed_update_zstd_unpack(const void *packed, size_t size,
-                                                         int64_t max_bytes,
-                                                         struct meed_buf *bytes);
+                                                         int64_t max_bytes, struct meed_buf *bytes);
 
 MEED_END_C
 #endif

@@ -36,7 +36,8 @@ struct meed_update_index {
 
 void meed_update_index_begin(struct meed_update_index *it, const uint8_t *bytes, size_t size,
                              int64_t count, int coding, int k);
-/* False at the end of the bytes or for an index ≥ count: the section is malformed if more were due. */
+/* False at the end of the bytes or for an index ≥ count: the section is malformed if more were due.
+ */
 bool meed_update_index_next(struct meed_update_index *it, int64_t *index);
 /* After the last index: bytes used, or -1 if padding is not zero. */
 int64_t meed_update_index_end(const struct meed_update_index *it);

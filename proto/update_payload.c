@@ -244,8 +244,8 @@ static enum meed_status decode_sparse(const struct payload *payload)
     MEED_TRY(measure_index(payload, &sections));
     int64_t scale_bytes = form->levels ? 2 * sections.groups : 0;
     int64_t kept = payload->record->kept;
-    if (payload->size != sections.index_bytes + scale_bytes +
-                             meed_update_wire_value_bytes(form->values, kept)) {
+    if (payload->size !=
+        sections.index_bytes + scale_bytes + meed_update_wire_value_bytes(form->values, kept)) {
         return MALFORMED(payload, "its byte length is wrong");
     }
     memset(payload->values, 0, (size_t)payload->count * sizeof(float));

@@ -54,16 +54,17 @@ struct meed_update_form {
 
 MEED_MUST_CHECK enum meed_status meed_update_wire_check_codec(const struct meed_msg_codec *codec);
 /* LIMIT if shapes or sums pass limits.h. */
-MEED_MUST_CHECK enum meed_status meed_update_wire_check_layout(
-    const struct meed_update_tensor *tensors, size_t count);
+MEED_MUST_CHECK enum meed_status
+meed_update_wire_check_layout(const struct meed_update_tensor *tensors, size_t count);
 struct meed_update_form meed_update_wire_form(const struct meed_msg_codec *codec,
                                               const struct meed_update_tensor *tensor);
 /* Bytes of `kept` values. */
 int64_t meed_update_wire_value_bytes(enum meed_value_codec values, int64_t kept);
 
 /* Decodes one payload into values [count], every element written. Messages name the tensor. */
-MEED_MUST_CHECK enum meed_status meed_update_wire_decode_payload(
-    const struct meed_update_record *record, const struct meed_update_form *form, const char *name,
-    const uint8_t *payload, float *values);
+MEED_MUST_CHECK enum meed_status
+meed_update_wire_decode_payload(const struct meed_update_record *record,
+                                const struct meed_update_form *form, const char *name,
+                                const uint8_t *payload, float *values);
 
 #endif

@@ -2,8 +2,8 @@
  *
  * Rice-coded streams do not shrink, bitmaps and int8 do; so the packer keeps whichever is shorter
  * and the magic number tells them apart ("MUPD" or zstd's). Inflating a stranger's bytes is bounded
- * before it starts: the frame must declare its size, one frame only, no dictionary, and the declared
- * size is compared with what the negotiated layout can need.
+ * before it starts: the frame must declare its size, one frame only, no dictionary, and the
+ * declared size is compared with what the negotiated layout can need.
  */
 #include "proto/update.h"
 
@@ -49,12 +49,14 @@ enum meed_status meed_update_zstd_unpack(const void *packed, size_t size, int64_
     unsigned long long declared = ZSTD_getFrameContentSize(packed, size);
     if (declared == ZSTD_CONTENTSIZE_UNKNOWN || declared == ZSTD_CONTENTSIZE_ERROR ||
         ZSTD_findFrameCompressedSize(packed, size) != size) {
-        return MEED_FAIL(MEED_FORMAT, "a compressed update must be one zstd frame that declares its "
-                                      "size");
+        return MEED_FAIL(MEED_FORMAT,
+                         "a compressed update must be one zstd frame that declares its "
+                         "size");
     }
     if (declared > (unsigned long long)max_bytes) {
-        return MEED_FAIL(MEED_LIMIT, "a compressed update declares %llu bytes: at most %lld are "
-                                     "possible here",
+        return MEED_FAIL(MEED_LIMIT,
+                         "a compressed update declares %llu bytes: at most %lld are "
+                         "possible here",
                          declared, (long long)max_bytes);
     }
     size_t before = bytes->size;

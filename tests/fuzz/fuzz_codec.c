@@ -1,7 +1,7 @@
 /* libFuzzer target: every message of the codec.
  *
- * One byte chooses the message, the rest is its encoding. What is accepted must pack again, and what
- * was packed must be a fixed point: unpacked and packed once more it gives the same bytes.
+ * One byte chooses the message, the rest is its encoding. What is accepted must pack again, and
+ * what was packed must be a fixed point: unpacked and packed once more it gives the same bytes.
  */
 #include <stdint.h>
 #include <stdio.h>

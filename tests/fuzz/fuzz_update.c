@@ -1,8 +1,8 @@
 /* libFuzzer target: the decoder of updates.
  *
  * Two bytes choose codec and density, the rest is an update whose identity, sizes and trailer are
- * made right, so that mutations reach the records and payloads behind the hash. Whatever is accepted
- * must be canonical: encoding the decoded values must give the very bytes back.
+ * made right, so that mutations reach the records and payloads behind the hash. Whatever is
+ * accepted must be canonical: encoding the decoded values must give the very bytes back.
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -22,9 +22,9 @@ static size_t make_seed(uint64_t seed, uint8_t *out)
         }
     }
     struct meed_msg_codec codec = fuzz_codec(out);
-    assert_int_equal(meed_update_encode(&fuzz_header, &codec, fuzz_tensors, FUZZ_TENSORS, NULL,
-                                        &bytes, NULL),
-                     MEED_OK);
+    assert_int_equal(
+        meed_update_encode(&fuzz_header, &codec, fuzz_tensors, FUZZ_TENSORS, NULL, &bytes, NULL),
+        MEED_OK);
     size_t size = bytes.size;
     memcpy(out + 2, bytes.data, size);
     meed_buf_clear(&bytes);
@@ -38,7 +38,8 @@ static size_t mutate(struct meed_rng *rng, uint8_t *bytes, size_t size)
         size_t header = 2 + MEED_UPDATE_HEADER_BYTES;
         /* Half of the edits in the records, where a byte decides most. */
         size_t span = meed_rng_below(rng, 2) ? size - header : 3 * MEED_UPDATE_RECORD_BYTES;
-        size_t at = header + (size_t)meed_rng_below(rng, span < size - header ? span : size - header);
+        size_t at =
+            header + (size_t)meed_rng_below(rng, span < size - header ? span : size - header);
         switch (meed_rng_below(rng, 4)) {
         case 0:
             bytes[at] ^= (uint8_t)(1u << meed_rng_below(rng, 8));

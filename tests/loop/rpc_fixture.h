@@ -57,7 +57,8 @@ static void identity_make(struct identity *id, const struct identity *issuer, co
     id->x509 = X509_new();
     assert_non_null(id->pkey);
     X509_set_version(id->x509, 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(id->x509), (long)(meed_clock_monotonic_ns() & 0xFFFFFFF));
+    ASN1_INTEGER_set(X509_get_serialNumber(id->x509),
+                     (long)(meed_clock_monotonic_ns() & 0xFFFFFFF));
     X509_gmtime_adj(X509_getm_notBefore(id->x509), -7200);
     X509_gmtime_adj(X509_getm_notAfter(id->x509), valid_until_s);
     X509_NAME *subject = X509_get_subject_name(id->x509);
@@ -288,7 +289,8 @@ static const struct meed_rpc_method toy_methods[] = {
      .done = toy_done},
 };
 
-/* ---- server and clients on a transport --------------------------------------------------------- */
+/* ---- server and clients on a transport ---------------------------------------------------------
+ */
 
 enum transport { TRANSPORT_LOOP, TRANSPORT_PLAIN, TRANSPORT_TLS };
 

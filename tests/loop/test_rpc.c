@@ -515,7 +515,9 @@ static int close_bed(void **state)
 }
 
 #define ON(test, transport)                                                                        \
-    {"on " #transport ": " #test, test, open_##transport, close_bed, NULL}
+    {                                                                                              \
+        "on " #transport ": " #test, test, open_##transport, close_bed, NULL                       \
+    }
 #define ON_ALL(test) ON(test, loop), ON(test, plain), ON(test, tls)
 
 int main(void)

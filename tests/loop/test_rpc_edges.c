@@ -13,7 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- a raw client: what ours refuses to do ------------------------------------------------------ */
+/* ---- a raw client: what ours refuses to do ------------------------------------------------------
+ */
 
 struct raw {
     grpc_channel *channel;
@@ -151,7 +152,8 @@ static bool echoes(struct meed_rpc_client *client, int64_t deadline_ms)
     return st == MEED_OK;
 }
 
-/* ---- calls that should not be ------------------------------------------------------------------ */
+/* ---- calls that should not be ------------------------------------------------------------------
+ */
 
 static void edges_answer_odd_calls(void **state)
 {
@@ -162,8 +164,9 @@ static void edges_answer_odd_calls(void **state)
                      GRPC_STATUS_OK);
     assert_int_equal(raw_run(&raw, (struct raw_call){"/no.Such/Method", 4, 0, NULL, false, false}),
                      GRPC_STATUS_UNIMPLEMENTED);
-    assert_int_equal(raw_run(&raw, (struct raw_call){"/no.Such/Method", none, 0, NULL, false, false}),
-                     GRPC_STATUS_UNIMPLEMENTED);
+    assert_int_equal(
+        raw_run(&raw, (struct raw_call){"/no.Such/Method", none, 0, NULL, false, false}),
+        GRPC_STATUS_UNIMPLEMENTED);
     assert_int_equal(raw_run(&raw, (struct raw_call){"/toy.Toy/Echo", none, 0, NULL, false, false}),
                      GRPC_STATUS_INVALID_ARGUMENT);
     assert_int_equal(raw_run(&raw, (struct raw_call){"/toy.Toy/Echo", 4, 0, NULL, false, true}),
@@ -213,7 +216,8 @@ static void edges_take_no_odd_names(void **state)
     meed_rpc_client_close(client);
 }
 
-/* ---- killed peers, restarts, ports --------------------------------------------------------------- */
+/* ---- killed peers, restarts, ports
+ * --------------------------------------------------------------- */
 
 /* A client process that is killed in mid-upload. It is forked before gRPC starts here. */
 static void edges_killed_client_fails_its_upload(void **state)
@@ -345,7 +349,8 @@ static void edges_stop_under_load(void **state)
     }
 }
 
-/* ---- the deaf listener ------------------------------------------------------------------------- */
+/* ---- the deaf listener -------------------------------------------------------------------------
+ */
 
 /* Runs the process out of descriptors while strangers connect, then gives all back. Without the
  * probe no connection would ever be accepted again. */
@@ -396,7 +401,8 @@ static void edges_listener_revives_after_a_storm(void **state)
     bed_close(bed);
 }
 
-/* ---- proxies and certificates ------------------------------------------------------------------ */
+/* ---- proxies and certificates ------------------------------------------------------------------
+ */
 
 static void edges_loopback_ignores_proxies(void **state)
 {

@@ -1,8 +1,8 @@
 /* Uploads and downloads as the federation does them: messages, chunks, hashes, fsync, resume.
  *
  * With arguments it is a meter: `loop_rpc_push CLIENTS MEGABYTES [plain]` pushes so many megabytes
- * from each client at once, over mTLS unless told otherwise, every chunk hashed and the whole synced
- * before the reply, and prints rate and the process's memory.
+ * from each client at once, over mTLS unless told otherwise, every chunk hashed and the whole
+ * synced before the reply, and prints rate and the process's memory.
  */
 #include "rpc_fixture.h"
 
@@ -14,7 +14,8 @@
 #include "proto/chunk.h"
 #include "proto/codec.h"
 
-/* ---- a service that stores pushes in files and serves one blob ---------------------------------- */
+/* ---- a service that stores pushes in files and serves one blob ----------------------------------
+ */
 
 struct store {
     char folder[64];
@@ -61,8 +62,8 @@ static int64_t stored_bytes(const char *path)
 static enum meed_status push_header(struct store *store, struct meed_rpc_call *call,
                                     struct push *push, const struct meed_msg_push_header *header)
 {
-    MEED_TRY(meed_chunk_receiver_init(&push->receiver, header->total_bytes, 1 << 30,
-                                      header->sha256));
+    MEED_TRY(
+        meed_chunk_receiver_init(&push->receiver, header->total_bytes, 1 << 30, header->sha256));
     file_name(store, header->sha256, meed_rpc_call_peer(call)->client_id, push->path);
     push->fd = open(push->path, O_RDWR | O_CREAT, 0600);
     assert_true(push->fd >= 0);
@@ -191,8 +192,8 @@ static void pull_message(void *user, struct meed_rpc_call *call, const void *byt
     meed_arena_clear(&arena);
     struct meed_chunk_sender *sender = calloc(1, sizeof *sender);
     meed_rpc_call_set_state(call, sender);
-    assert_int_equal(
-        meed_chunk_sender_init(sender, store->blob, store->blob_bytes, request.offset), MEED_OK);
+    assert_int_equal(meed_chunk_sender_init(sender, store->blob, store->blob_bytes, request.offset),
+                     MEED_OK);
     pull_more(user, call);
 }
 
@@ -219,7 +220,8 @@ static const struct meed_rpc_method store_methods[] = {
      .done = pull_done},
 };
 
-/* ---- client side ------------------------------------------------------------------------------ */
+/* ---- client side ------------------------------------------------------------------------------
+ */
 
 static enum meed_status send_push(struct meed_rpc_stream *stream,
                                   const struct meed_msg_push_request *request,
@@ -537,9 +539,9 @@ static int meter(int clients, int megabytes, enum transport transport)
 int main(int argc, char **argv)
 {
     if (argc >= 3) {
-        enum transport transport = argc < 4                          ? TRANSPORT_TLS
+        enum transport transport = argc < 4                        ? TRANSPORT_TLS
                                    : strcmp(argv[3], "plain") == 0 ? TRANSPORT_PLAIN
-                                                                     : TRANSPORT_LOOP;
+                                                                   : TRANSPORT_LOOP;
         return meter((int)strtol(argv[1], NULL, 10), (int)strtol(argv[2], NULL, 10), transport);
     }
     const struct CMUnitTest tests[] = {

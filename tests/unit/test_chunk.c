@@ -119,7 +119,8 @@ static void chunk_refuses_what_does_not_fit(void **state)
     good.size = 40;
     good.crc32c = meed_chunk_crc32c(0, bytes, 40);
     assert_int_equal(meed_chunk_receiver_accept(&receiver, &good), MEED_OK);
-    assert_int_equal(meed_chunk_receiver_finish(&receiver), MEED_INTEGRITY); /* CRCs right, hash not */
+    assert_int_equal(meed_chunk_receiver_finish(&receiver),
+                     MEED_INTEGRITY); /* CRCs right, hash not */
     meed_chunk_receiver_clear(&receiver);
     free(bytes);
 }

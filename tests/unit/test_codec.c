@@ -67,15 +67,36 @@ static void text(char *to, size_t bytes, const char *value)
 
 static struct meed_msg_plan full_plan(void)
 {
-    struct meed_msg_plan plan = {
-        .round = 3, .seed = UINT64_MAX, .deadline_wall_ms = 1800000000000, .remaining_ms = 30000,
-        .method = MEED_METHOD_FEDPIT, .prox_mu = 0.01, .steps = 100, .batch_tokens = 4096,
-        .accumulation = 2, .sequence_tokens = 512, .lr = 1e-4, .lr_min = 1e-5, .warmup_steps = 10,
-        .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .clip_norm = 1.0,
-        .rank = 16, .alpha = 32, .rslora = true, .dropout = 0.05, .target_modules = 0x7F,
-        .trained_factors = MEED_FACTOR_A | MEED_FACTOR_B,
-        .codec = {MEED_VALUE_INT4, 0.1, 0.2, 64, 3}, .adapter_bytes = 1 << 20, .control_bytes = 77,
-        .share = MEED_SHARE_MIX, .share_mix = 0.5, .synthetic_count = 200};
+    struct meed_msg_plan plan = {.round = 3,
+                                 .seed = UINT64_MAX,
+                                 .deadline_wall_ms = 1800000000000,
+                                 .remaining_ms = 30000,
+                                 .method = MEED_METHOD_FEDPIT,
+                                 .prox_mu = 0.01,
+                                 .steps = 100,
+                                 .batch_tokens = 4096,
+                                 .accumulation = 2,
+                                 .sequence_tokens = 512,
+                                 .lr = 1e-4,
+                                 .lr_min = 1e-5,
+                                 .warmup_steps = 10,
+                                 .weight_decay = 0.1,
+                                 .beta1 = 0.9,
+                                 .beta2 = 0.999,
+                                 .epsilon = 1e-8,
+                                 .clip_norm = 1.0,
+                                 .rank = 16,
+                                 .alpha = 32,
+                                 .rslora = true,
+                                 .dropout = 0.05,
+                                 .target_modules = 0x7F,
+                                 .trained_factors = MEED_FACTOR_A | MEED_FACTOR_B,
+                                 .codec = {MEED_VALUE_INT4, 0.1, 0.2, 64, 3},
+                                 .adapter_bytes = 1 << 20,
+                                 .control_bytes = 77,
+                                 .share = MEED_SHARE_MIX,
+                                 .share_mix = 0.5,
+                                 .synthetic_count = 200};
     fill(plan.adapter_hash, 1);
     fill(plan.control_hash, 2);
     return plan;
@@ -84,7 +105,8 @@ static struct meed_msg_plan full_plan(void)
 static void codec_carries_joins(void **state)
 {
     struct fixture *f = *state;
-    struct meed_msg_join_request request = {.protocol_version = 1, .sample_count = 12345}, request_out;
+    struct meed_msg_join_request request = {.protocol_version = 1, .sample_count = 12345},
+                                 request_out;
     TEXT(request.software, "meed 0.1.0 – ünïcode 漢字 🙂");
     TEXT(request.device, "cpu");
     fill(request.model_hash, 1);
@@ -93,9 +115,12 @@ static void codec_carries_joins(void **state)
     for (int i = 0; i < MEED_LIMIT_CLIENTS; i++) { /* the largest roster fits a message */
         snprintf(roster[i], sizeof roster[i], "client-with-a-rather-long-name-%d", i);
     }
-    struct meed_msg_join_reply reply = {.protocol_version = 1, .roster = roster,
-                                        .roster_count = MEED_LIMIT_CLIENTS, .round_count = 10,
-                                        .next_round = 4, .round_budget = MEED_LIMIT_CREDITS},
+    struct meed_msg_join_reply reply = {.protocol_version = 1,
+                                        .roster = roster,
+                                        .roster_count = MEED_LIMIT_CLIENTS,
+                                        .round_count = 10,
+                                        .next_round = 4,
+                                        .round_budget = MEED_LIMIT_CREDITS},
                                reply_out;
     TEXT(reply.run_id, "run-2026.01_a");
     TEXT(reply.client_id, "alice");
@@ -114,8 +139,11 @@ static void codec_carries_events_and_plans(void **state)
     struct fixture *f = *state;
     struct meed_msg_watch_request watch = {.run_id = "run"}, watch_out;
     TRIP(f, watch_request, watch, watch_out);
-    struct meed_msg_watch_event event = {.kind = MEED_EVENT_ROUND_SETTLED, .round = 4,
-                                         .remaining_ms = 5, .updates_in = 7, .updates_expected = 8},
+    struct meed_msg_watch_event event = {.kind = MEED_EVENT_ROUND_SETTLED,
+                                         .round = 4,
+                                         .remaining_ms = 5,
+                                         .updates_in = 7,
+                                         .updates_expected = 8},
                                 event_out;
     TEXT(event.text, "7 of 8 updates");
     fill(event.adapter_hash, 1);
@@ -134,14 +162,21 @@ static void codec_carries_pushes(void **state)
     struct fixture *f = *state;
     uint8_t *block = calloc(1, MEED_LIMIT_CHUNK_BYTES);
     struct meed_msg_push_request push = {.part = MEED_PUSH_HEADER}, out;
-    push.header = (struct meed_msg_push_header){
-        .run_id = "run", .round = 3, .total_bytes = 1000, .offset = 10, .sample_count = 50,
-        .train_loss = 1.5, .token_count = 9999, .train_seconds = 12.5, .retained_energy = 0.4};
+    push.header = (struct meed_msg_push_header){.run_id = "run",
+                                                .round = 3,
+                                                .total_bytes = 1000,
+                                                .offset = 10,
+                                                .sample_count = 50,
+                                                .train_loss = 1.5,
+                                                .token_count = 9999,
+                                                .train_seconds = 12.5,
+                                                .retained_energy = 0.4};
     fill(push.header.sha256, 1);
     fill(push.header.base_adapter_hash, 2);
     TRIP(f, push_request, push, out);
     push.part = MEED_PUSH_CHUNK;
-    push.chunk = (struct meed_msg_chunk){INT64_C(7) << 30, block, MEED_LIMIT_CHUNK_BYTES, 0xDEADBEEF};
+    push.chunk =
+        (struct meed_msg_chunk){INT64_C(7) << 30, block, MEED_LIMIT_CHUNK_BYTES, 0xDEADBEEF};
     TRIP(f, push_request, push, out);
     assert_int_equal(out.part, MEED_PUSH_CHUNK);
     assert_int_equal(out.chunk.crc32c, 0xDEADBEEF);
@@ -165,11 +200,20 @@ static void codec_carries_receipts_and_ledger(void **state)
     struct fixture *f = *state;
     struct meed_msg_axis_value axes[2] = {{"knowledge", 0.25, 0.01, 1.0, false},
                                           {"safety", -0.5, 0.02, 0.0, true}};
-    struct meed_msg_receipt receipt = {.run_id = "run", .round = 3, .client_id = "alice",
-                                       .state = MEED_RECEIPT_EXCLUDED, .phi = -0.125,
-                                       .standard_error = 0.01, .shrunk = 0.1, .share = 333333,
-                                       .total_share = 999999, .round_budget = 1000000, .axes = axes,
-                                       .axis_count = 2, .bytes_up = 5, .bytes_down = 6,
+    struct meed_msg_receipt receipt = {.run_id = "run",
+                                       .round = 3,
+                                       .client_id = "alice",
+                                       .state = MEED_RECEIPT_EXCLUDED,
+                                       .phi = -0.125,
+                                       .standard_error = 0.01,
+                                       .shrunk = 0.1,
+                                       .share = 333333,
+                                       .total_share = 999999,
+                                       .round_budget = 1000000,
+                                       .axes = axes,
+                                       .axis_count = 2,
+                                       .bytes_up = 5,
+                                       .bytes_down = 6,
                                        .ledger_index = 7},
                             out;
     TEXT(receipt.reason, "guard axis safety is negative: −0.5 ± 0.02");
@@ -188,7 +232,9 @@ static void codec_carries_receipts_and_ledger(void **state)
     fill(entries[0].hash, 5);
     fill(entries[1].hash, 6);
     memset(entries[1].signature, 9, sizeof entries[1].signature);
-    struct meed_msg_ledger_reply page = {.entries = entries, .entry_page_count = 2, .entry_count = 7},
+    struct meed_msg_ledger_reply page = {.entries = entries,
+                                         .entry_page_count = 2,
+                                         .entry_count = 7},
                                  page_out;
     TRIP(f, ledger_reply, page, page_out);
     assert_int_equal(page_out.entry_page_count, 2);
@@ -247,7 +293,10 @@ struct wire {
     size_t size;
     enum meed_status status;
 };
-#define WIRE_ROW(what, text, status) {what, text, sizeof(text) - 1, status}
+#define WIRE_ROW(what, text, status)                                                               \
+    {                                                                                              \
+        what, text, sizeof(text) - 1, status                                                       \
+    }
 
 /* ReceiptRequest: run_id = 1 (string), round = 2 (int32). */
 static const struct wire wires[] = {
@@ -262,7 +311,8 @@ static const struct wire wires[] = {
     WIRE_ROW("NUL in the middle", "\x0A\x03r\0n", MEED_FORMAT),
     WIRE_ROW("letter outside the alphabet", "\x0A\x03r/n", MEED_FORMAT),
     WIRE_ROW("too long",
-             "\x0A\x40" "0123456789012345678901234567890123456789012345678901234567890123",
+             "\x0A\x40"
+             "0123456789012345678901234567890123456789012345678901234567890123",
              MEED_FORMAT),
     WIRE_ROW("negative round", "\x0A\x03run\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
              MEED_FORMAT),
@@ -275,8 +325,8 @@ static void codec_refuses_bad_bytes(void **state)
     struct fixture *f = *state;
     for (size_t i = 0; i < MEED_COUNT(wires); i++) {
         struct meed_msg_receipt_request request;
-        enum meed_status st = meed_codec_unpack_receipt_request(wires[i].bytes, wires[i].size,
-                                                                &f->arena, &request);
+        enum meed_status st =
+            meed_codec_unpack_receipt_request(wires[i].bytes, wires[i].size, &f->arena, &request);
         if (st != wires[i].status) {
             fail_msg("%s: got %s, \"%s\"", wires[i].what, meed_status_name(st), meed_last_error());
         }
@@ -303,8 +353,9 @@ static void codec_refuses_wrong_members(void **state)
 {
     struct fixture *f = *state;
     struct meed_msg_query_push_request query;
-    assert_int_equal(meed_codec_unpack_query_push_request("\x0A\x01r\x1A\x02xy", 7, &f->arena, &query),
-                     MEED_FORMAT);
+    assert_int_equal(
+        meed_codec_unpack_query_push_request("\x0A\x01r\x1A\x02xy", 7, &f->arena, &query),
+        MEED_FORMAT);
     assert_int_equal(meed_codec_unpack_query_push_request("\x0A\x01r", 3, &f->arena, &query),
                      MEED_FORMAT);
     struct meed_msg_push_request push;
@@ -313,8 +364,9 @@ static void codec_refuses_wrong_members(void **state)
     struct meed_msg_push_reply reply;
     assert_int_equal(meed_codec_unpack_push_reply("\x08\x63", 2, &f->arena, &reply), MEED_FORMAT);
     /* A chunk that is given twice: protobuf would merge, the codec takes the last and checks it. */
-    assert_int_equal(meed_codec_unpack_push_request("\x12\x02\x08\x01\x12\x00", 6, &f->arena, &push),
-                     MEED_FORMAT);
+    assert_int_equal(
+        meed_codec_unpack_push_request("\x12\x02\x08\x01\x12\x00", 6, &f->arena, &push),
+        MEED_FORMAT);
 }
 
 /* Four megabytes of empty sub-messages would become two hundred: the arena's cap stops it. */
@@ -338,9 +390,9 @@ static void codec_caps_amplification(void **state)
     assert_true(st == MEED_LIMIT || st == MEED_FORMAT);
     assert_true(f->arena.used <= MEED_LIMIT_UNPACKED_BYTES);
     char *big = calloc(1, MEED_LIMIT_MESSAGE_BYTES + 1);
-    assert_int_equal(meed_codec_unpack_watch_request(big, MEED_LIMIT_MESSAGE_BYTES + 1, &f->arena,
-                                                     &watch),
-                     MEED_LIMIT);
+    assert_int_equal(
+        meed_codec_unpack_watch_request(big, MEED_LIMIT_MESSAGE_BYTES + 1, &f->arena, &watch),
+        MEED_LIMIT);
     free(big);
     free(bytes);
 }
@@ -351,9 +403,13 @@ static void codec_schema_holds(void **state)
     if (meed_codec_check_schema() != MEED_OK) {
         fail_msg("%s", meed_last_error());
     }
-    static const char *const paths[] = {MEED_RPC_JOIN,    MEED_RPC_WATCH,   MEED_RPC_PULL,
-                                        MEED_RPC_PUSH,    MEED_RPC_QUERY_PUSH,
-                                        MEED_RPC_RECEIPT, MEED_RPC_LEDGER,
+    static const char *const paths[] = {MEED_RPC_JOIN,
+                                        MEED_RPC_WATCH,
+                                        MEED_RPC_PULL,
+                                        MEED_RPC_PUSH,
+                                        MEED_RPC_QUERY_PUSH,
+                                        MEED_RPC_RECEIPT,
+                                        MEED_RPC_LEDGER,
                                         "/grpc.health.v1.Health/Check",
                                         "/grpc.health.v1.Health/Watch"};
     for (size_t i = 0; i < MEED_COUNT(paths); i++) {

@@ -77,8 +77,8 @@ static void encode(const struct set *set, const struct meed_msg_codec *spec, flo
 {
     struct meed_update_header h = header();
     meed_buf_init(bytes, 1 << 24);
-    assert_int_equal(
-        meed_update_encode(&h, spec, set->tensors, TENSORS, decoded, bytes, stats), MEED_OK);
+    assert_int_equal(meed_update_encode(&h, spec, set->tensors, TENSORS, decoded, bytes, stats),
+                     MEED_OK);
 }
 
 static const double densities[] = {1.0, 0.5, 0.2, 0.1, 0.05, 0.01, 1e-6};
@@ -266,9 +266,8 @@ static void update_refuses_numbers_that_are_none(void **state)
             struct meed_msg_codec spec = codec((enum meed_value_codec)v, v % 2 ? 1.0 : 0.05);
             struct meed_buf bytes;
             meed_buf_init(&bytes, 1 << 24);
-            assert_int_equal(
-                meed_update_encode(&h, &spec, in.tensors, TENSORS, NULL, &bytes, NULL),
-                MEED_NUMERIC);
+            assert_int_equal(meed_update_encode(&h, &spec, in.tensors, TENSORS, NULL, &bytes, NULL),
+                             MEED_NUMERIC);
             assert_non_null(strstr(meed_last_error(), "layers.0.q.B"));
             assert_int_equal(bytes.size, 0);
             meed_buf_clear(&bytes);
@@ -321,7 +320,8 @@ static void update_error_feedback_keeps_the_sum(void **state)
     set_clear(&seen);
 }
 
-/* ---- golden bad messages ---------------------------------------------------------------------- */
+/* ---- golden bad messages ----------------------------------------------------------------------
+ */
 
 static void reseal(struct meed_buf *bytes)
 {
