@@ -1,0 +1,397 @@
+/* meed value: price any set of PEFT adapters, with no federation at all.
+ *
+ * The adapters of a folder list play the cooperative game of evaluation/ with fixed weights 1/n:
+ * the same call, the same bits and the same rules that settle a round of a federation. A valuation
+ * that is stopped goes on where it was if --cache names a file.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/file.h"
+#include "base/parse.h"
+#include "cli/commands.h"
+#include "cli/score_session.h"
+#include "evaluation/valuation.h"
+
+enum { ID_BYTES = 64, BAR_CELLS = 12 };
+
+struct options {
+    const char *model;
+    const char *benchmark;
+    const char *global;
+    const char *json;
+    const char *adapters[MEED_VALUE_MAX_PLAYERS];
+    int32_t adapter_count;
+    int64_t threads;
+    bool quiet;
+    bool budget_given;
+    struct meed_valuation_options valuation;
+    enum meed_status status; /* of parsing */
+};
+
+enum { KEY_METHOD = 256, KEY_RULE, KEY_PATH, KEY_CACHE, KEY_BATCH, KEY_GUARD_Z, KEY_DRAWS };
+
+static const struct argp_option option_rows[] = {
+    {"model", 'm', "DIR", 0, "base model folder (Hugging Face layout)", 1},
+    {"benchmark", 'b', "FILE", 0, "dialogues: Meed JSONL or MT-Bench-101", 1},
+    {"adapters", 'a', "DIR", 0, "the adapters to price, 1 to 16 PEFT folders", 1},
+    {"global", 'g', "DIR", 0, "the adapter they started from (default: the plain base)", 1},
+    {"method", KEY_METHOD, "WORD", 0, "exact (Shapley, 2^n coalitions) or loo (default: exact)", 2},
+    {"budget", 'n', "N", 0, "credits to share", 2},
+    {"rule", KEY_RULE, "WORD", 0, "shrunk or proportional (default: shrunk)", 2},
+    {"guard-z", KEY_GUARD_Z, "X", 0, "standard errors below 0 that exclude (default: 2.576)", 2},
+    {"draws", KEY_DRAWS, "N", 0, "bootstrap draws (default: 1000)", 2},
+    {"seed", 's', "N", 0, "of the bootstrap (default: 1)", 2},
+    {"threads", 't', "N", 0, "worker threads (default: all cores)", 3},
+    {"path", KEY_PATH, "WORD", 0, "auto, stack or merge (default: auto)", 3},
+    {"batch-tokens", KEY_BATCH, "N", 0, "rows of one forward (default: 2048)", 3},
+    {"cache", KEY_CACHE, "FILE", 0, "keep utilities here; a stopped valuation goes on", 3},
+    {"json", 'j', "FILE", 0, "write the result here", 3},
+    {"quiet", 'q', NULL, 0, "no progress", 3},
+    {0},
+};
+
+static const char documentation[] =
+    "Price a set of adapters: what each adds to a benchmark, with standard errors, and its share "
+    "of "
+    "a budget. All share one base model; weights are 1/n.\v"
+    "Examples:\n"
+    "  meed value --model M --benchmark B.jsonl --adapters A1 A2 A3 --budget 1000 --json out.json\n"
+    "  meed value --model M --benchmark B.jsonl --adapters round/* --global G --cache u.db\n"
+    "  meed value --model M --benchmark mtbench101.jsonl --adapters A B --method loo";
+
+static error_t word_parse(struct options *options, const char *name, const char *text,
+                          const char *const *words, int count, int *choice)
+{
+    for (int i = 0; i < count; i++) {
+        if (strcmp(words[i], text) == 0) {
+            *choice = i;
+            return 0;
+        }
+    }
+    options->status =
+        MEED_FAIL(MEED_ARG, "%s: \"%.64s\" is not one of %s, %s%s%s", name, text, words[0],
+                  words[1], count > 2 ? ", " : "", count > 2 ? words[2] : "");
+    return EINVAL;
+}
+
+static const char *const method_words[] = {"exact", "loo"};
+static const char *const rule_words[] = {"shrunk", "proportional"};
+static const char *const path_words[] = {"auto", "stack", "merge"};
+static const char *const status_words[] = {"paid", "unpaid", "excluded"};
+
+static error_t number_parse(struct options *options, const char *name, const char *text,
+                            int64_t min, int64_t max, int64_t *value)
+{
+    options->status = meed_parse_i64(name, text, min, max, value);
+    return options->status == MEED_OK ? 0 : EINVAL;
+}
+
+static error_t choice_parse(int key, const char *text, struct options *options)
+{
+    struct meed_valuation_options *v = &options->valuation;
+    int choice = 0;
+    int64_t number = 0;
+    error_t failed = ARGP_ERR_UNKNOWN;
+    if (key == KEY_METHOD) {
+        failed = word_parse(options, "--method", text, method_words, 2, &choice);
+        v->method = (enum meed_value_method)choice;
+    } else if (key == KEY_RULE) {
+        failed = word_parse(options, "--rule", text, rule_words, 2, &choice);
+        v->rule = (enum meed_pay_rule)choice;
+    } else if (key == KEY_PATH) {
+        failed = word_parse(options, "--path", text, path_words, 3, &choice);
+        v->path = (enum meed_coalition_path)choice;
+    } else if (key == 's') {
+        failed = number_parse(options, "--seed", text, 0, INT64_MAX, &number);
+        v->seed = (uint64_t)number;
+    } else if (key == KEY_BATCH) {
+        failed = number_parse(options, "--batch-tokens", text, 1, 1 << 20, &number);
+        v->batch_tokens = (int32_t)number;
+    } else if (key == KEY_DRAWS) {
+        failed = number_parse(options, "--draws", text, 0, 1000000, &number);
+        v->bootstrap = (int32_t)number;
+    } else if (key == KEY_GUARD_Z) {
+        options->status = meed_parse_f64("--guard-z", text, 0, 1e6, &v->guard_z);
+        failed = options->status == MEED_OK ? 0 : EINVAL;
+    }
+    return failed;
+}
+
+static error_t adapter_add(struct options *options, const char *folder)
+{
+    if (options->adapter_count == MEED_VALUE_MAX_PLAYERS) {
+        options->status = MEED_FAIL(MEED_ARG, "--adapters: at most %d can be priced at once",
+                                    MEED_VALUE_MAX_PLAYERS);
+        return EINVAL;
+    }
+    options->adapters[options->adapter_count++] = folder;
+    return 0;
+}
+
+static error_t option_parse(int key, char *text, struct argp_state *state)
+{
+    struct options *options = state->input;
+    switch (key) {
+    case 'm':
+        options->model = text;
+        return 0;
+    case 'b':
+        options->benchmark = text;
+        return 0;
+    case 'g':
+        options->global = text;
+        return 0;
+    case 'j':
+        options->json = text;
+        return 0;
+    case 'q':
+        options->quiet = true;
+        return 0;
+    case KEY_CACHE:
+        options->valuation.cache_path = text;
+        return 0;
+    case 'n':
+        options->budget_given = true;
+        return number_parse(options, "--budget", text, 0, (int64_t)1 << 62,
+                            &options->valuation.budget);
+    case 't':
+        return number_parse(options, "--threads", text, 1, 256, &options->threads);
+    case 'a':
+    case ARGP_KEY_ARG:
+        return adapter_add(options, text);
+    default:
+        return choice_parse(key, text, options);
+    }
+}
+
+/* --- names ---------------------------------------------------------------------------------- */
+struct job {
+    const struct options *options;
+    struct meed_score_session session;
+    struct meed_adapter *global;
+    struct meed_adapter *adapters[MEED_VALUE_MAX_PLAYERS];
+    char ids[MEED_VALUE_MAX_PLAYERS][ID_BYTES];
+    struct meed_valuation *valuation;
+};
+
+static bool id_taken(const struct job *job, int32_t before, const char *id)
+{
+    for (int32_t k = 0; k < before; k++) {
+        if (strcmp(job->ids[k], id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The folder's base name; "-2", "-3" … where it was used before. */
+static void id_make(struct job *job, int32_t k)
+{
+    const char *path = job->options->adapters[k];
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/') {
+        length--;
+    }
+    size_t begin = length;
+    while (begin > 0 && path[begin - 1] != '/') {
+        begin--;
+    }
+    int shown = (int)MEED_MIN(length - begin, (size_t)40);
+    snprintf(job->ids[k], ID_BYTES, "%.*s", shown, path + begin);
+    for (int copy = 2; id_taken(job, k, job->ids[k]); copy++) {
+        snprintf(job->ids[k], ID_BYTES, "%.*s-%d", shown, path + begin, copy);
+    }
+}
+
+/* --- JSON ----------------------------------------------------------------------------------- */
+static json_t *coalitions_json(const struct job *job)
+{
+    const struct meed_valuation *v = job->valuation;
+    json_t *rows = json_array();
+    for (int32_t i = 0; i < v->coalition_count; i++) {
+        json_t *members = json_array();
+        for (int32_t k = 0; k < v->players; k++) {
+            if ((v->coalition_masks[i] >> k) & 1u) {
+                json_array_append_new(members, json_string(job->ids[k]));
+            }
+        }
+        json_array_append_new(
+            rows, json_pack("{s:o, s:f}", "members", members, "value", v->coalition_values[i]));
+    }
+    return rows;
+}
+
+static json_t *clients_json(const struct job *job)
+{
+    const struct meed_benchmark *b = job->session.benchmark;
+    json_t *rows = json_array();
+    for (int32_t k = 0; k < job->valuation->players; k++) {
+        const struct meed_value_client *client = &job->valuation->clients[k];
+        json_t *axes = json_object();
+        for (int32_t a = 0; a < b->axis_count; a++) {
+            json_object_set_new(
+                axes, b->axes[a].name,
+                json_pack("{s:f, s:f}", "phi", client->axis_phi[a], "se", client->axis_se[a]));
+        }
+        json_array_append_new(rows, json_pack("{s:s, s:f, s:f, s:I, s:s, s:s, s:o}", "id",
+                                              job->ids[k], "phi", client->phi, "se", client->se,
+                                              "share", (json_int_t)client->share, "status",
+                                              status_words[client->status], "reason",
+                                              client->reason, "axes", axes));
+    }
+    return rows;
+}
+
+static enum meed_status json_write(const struct job *job)
+{
+    const struct meed_valuation *v = job->valuation;
+    const struct meed_valuation_options *o = &job->options->valuation;
+    char utilities[MEED_SHA256_HEX_BYTES];
+    char model[MEED_SHA256_HEX_BYTES];
+    char benchmark[MEED_SHA256_HEX_BYTES];
+    meed_sha256_hex(v->utilities_hash, utilities);
+    meed_sha256_hex(job->session.checkpoint->hash, model);
+    meed_sha256_hex(job->session.benchmark->hash, benchmark);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:o, s:o}",
+        "method", method_words[o->method], "rule", rule_words[o->rule], "budget",
+        (json_int_t)o->budget, "paid", (json_int_t)v->paid, "residual", v->residual, "value_empty",
+        v->value_empty, "value_full", v->value_full, "path", path_words[v->path], "model", model,
+        "benchmark", benchmark, "utilities", utilities, "note", v->note, "evaluations",
+        (json_int_t)v->evaluations, "tokens", (json_int_t)v->tokens, "seconds", v->seconds,
+        "clients", clients_json(job), "coalitions", coalitions_json(job));
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(root);
+    if (!text) {
+        return MEED_FAIL(MEED_NOMEM, "no memory for the JSON of the result");
+    }
+    enum meed_status st = meed_file_write_atomic(job->options->json, text, strlen(text));
+    free(text);
+    return st;
+}
+
+/* --- table ---------------------------------------------------------------------------------- */
+static void bar_print(double value, double largest)
+{
+    int cells = largest > 0 ? (int)lround(fabs(value) / largest * BAR_CELLS) : 0;
+    char bar[BAR_CELLS + 1];
+    memset(bar, ' ', sizeof bar - 1);
+    memset(bar, value < 0 ? '-' : '#', (size_t)cells);
+    bar[BAR_CELLS] = '\0';
+    printf("  %s", bar);
+}
+
+static void table_header(const struct job *job, int id_columns)
+{
+    const struct meed_benchmark *b = job->session.benchmark;
+    meed_score_session_cell("client", id_columns, false);
+    meed_score_session_cell("value ± se", 19, true);
+    for (int32_t a = 0; a < b->axis_count; a++) {
+        if (b->axes[a].guard) {
+            meed_score_session_cell(b->axes[a].name, 19, true);
+        }
+    }
+    meed_score_session_cell("share", 12, true);
+    printf("  status    %*s  why\n", BAR_CELLS, "");
+}
+
+static void table_print(const struct job *job)
+{
+    const struct meed_benchmark *b = job->session.benchmark;
+    const struct meed_valuation *v = job->valuation;
+    int id_columns = 8;
+    double largest = 0;
+    for (int32_t k = 0; k < v->players; k++) {
+        id_columns = MEED_MAX(id_columns, (int)strlen(job->ids[k]) + 1);
+        largest = fmax(largest, fabs(v->clients[k].phi));
+    }
+    table_header(job, id_columns);
+    for (int32_t k = 0; k < v->players; k++) {
+        const struct meed_value_client *client = &v->clients[k];
+        char text[64];
+        meed_score_session_cell(job->ids[k], id_columns, false);
+        meed_score_session_estimate(client->phi, client->se, true, text);
+        meed_score_session_cell(text, 19, true);
+        for (int32_t a = 0; a < b->axis_count; a++) {
+            if (b->axes[a].guard) {
+                meed_score_session_estimate(client->axis_phi[a], client->axis_se[a], true, text);
+                meed_score_session_cell(text, 19, true);
+            }
+        }
+        printf("%12" PRId64 "  %-8s", client->share, status_words[client->status]);
+        bar_print(client->phi, largest);
+        printf("  %s\n", client->reason);
+    }
+    printf("\n%s: %.5f without clients, %.5f with all (nats per token); residual %.1e\n", b->name,
+           v->value_empty, v->value_full, v->residual);
+    printf("%" PRId64 " of %" PRId64 " credits paid; %d coalitions, %" PRId64
+           " scored by %s, %" PRId64 " tokens in %.1f s\n",
+           v->paid, job->options->valuation.budget, v->coalition_count, v->evaluations,
+           path_words[v->path], v->tokens, v->seconds);
+    if (v->note[0]) {
+        printf("%s\n", v->note);
+    }
+}
+
+static enum meed_status job_run(struct job *job)
+{
+    const struct options *options = job->options;
+    struct meed_valuation_options valuation = options->valuation;
+    double weights[MEED_VALUE_MAX_PLAYERS];
+    MEED_TRY(meed_score_session_open(options->model, options->benchmark, options->threads,
+                                     "valuing", options->quiet, &job->session));
+    const struct meed_model_config *config = &job->session.checkpoint->config;
+    if (options->global) {
+        MEED_TRY(meed_adapter_load(options->global, config, &job->global));
+    }
+    for (int32_t k = 0; k < options->adapter_count; k++) {
+        MEED_TRY(meed_adapter_load(options->adapters[k], config, &job->adapters[k]));
+        weights[k] = 1.0 / options->adapter_count;
+        id_make(job, k);
+    }
+    valuation.progress = meed_score_session_progress;
+    valuation.progress_user = &job->session;
+    enum meed_status st =
+        meed_valuation_run(job->session.be, job->session.checkpoint, job->session.benchmark,
+                           job->global, (const struct meed_adapter *const *)job->adapters,
+                           options->adapter_count, weights, &valuation, &job->valuation);
+    meed_progress_finish(&job->session.progress);
+    MEED_TRY(st);
+    table_print(job);
+    return options->json ? json_write(job) : MEED_OK;
+}
+
+enum meed_status meed_cmd_value(int argc, char **argv)
+{
+    struct options options = {.status = MEED_OK, .valuation = meed_valuation_defaults()};
+    const struct argp argp = {option_rows, option_parse, "[DIR...]", documentation,
+                              NULL,        NULL,         NULL};
+    argp_err_exit_status = meed_status_exit_code(MEED_ARG);
+    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0) {
+        return options.status != MEED_OK ? options.status
+                                         : MEED_FAIL(MEED_ARG, "cannot read the options");
+    }
+    if (!options.model || !options.benchmark || options.adapter_count == 0 ||
+        !options.budget_given) {
+        return MEED_FAIL(MEED_ARG, "no --%s given; see `meed help value`",
+                         !options.model           ? "model"
+                         : !options.benchmark     ? "benchmark"
+                         : !options.adapter_count ? "adapters"
+                                                  : "budget");
+    }
+    struct job job = {.options = &options};
+    enum meed_status st = job_run(&job);
+    meed_valuation_destroy(job.valuation);
+    for (int32_t k = 0; k < options.adapter_count; k++) {
+        meed_adapter_destroy(job.adapters[k]);
+    }
+    meed_adapter_destroy(job.global);
+    meed_score_session_close(&job.session);
+    return st;
+}
