@@ -36,7 +36,7 @@ static void factor_gradients(const struct backward *pass, const struct meed_net_
 {
     struct meed_net *net = pass->net;
     const struct meed_backend *be = net->be;
-    struct meed_mat xt = meed_net_top(group->xt, pass->pass->rows);
+    struct meed_mat xt = meed_net_top(group->xt, dy.rows);
     struct meed_lora_slot slots[MEED_PROJ_COUNT];
     MEED_ASSERT(group->slot_count <= MEED_PROJ_COUNT);
     for (int32_t i = 0; i < group->slot_count; i++) {
@@ -73,8 +73,7 @@ static bool linear_backward(const struct backward *pass, int32_t layer, enum mee
     int64_t place = (int64_t)layer * MEED_GROUP_COUNT + (int64_t)g;
     int64_t width = group->k + group->r;
     bool dx_wanted = place > net->stop;
-    struct meed_mat dxt =
-        meed_mat_view(net->dxt, pass->pass->rows, width, width, net->options.dtype);
+    struct meed_mat dxt = meed_mat_view(net->dxt, dy.rows, width, width, net->options.dtype);
     if (place < net->stop) {
         return false;
     }
@@ -83,7 +82,7 @@ static bool linear_backward(const struct backward *pass, int32_t layer, enum mee
                meed_mat_cols(dxt, begin, width - begin));
     if (group->r > 0) {
         struct meed_tail tail = meed_net_tail(net, layer, g, pass->pass);
-        struct meed_mat xt = meed_net_top(group->xt, pass->pass->rows);
+        struct meed_mat xt = meed_net_top(group->xt, dy.rows);
         if (pass->gates) {
             be->lora_gate_grad(be, xt, dxt, group->k, &tail, meed_net_dgates_of(net, group));
         }
@@ -127,16 +126,14 @@ static void attention_backward(const struct backward *pass, int32_t idx, struct 
     }
 }
 
-/* False once the pass has reached its end inside this layer. */
-static bool layer_backward(const struct backward *pass, int32_t idx)
+/* dsum: the gradient of the stream after the layer on the way in, before its feed-forward on the
+ * way out; sum: what the norm saw. False once the pass has reached its end. */
+static bool ffn_backward(const struct backward *pass, int32_t idx, struct meed_mat sum,
+                         struct meed_mat dsum)
 {
-    struct meed_net *net = pass->net;
-    const struct meed_backend *be = net->be;
-    const struct meed_net_layer *layer = &net->layers[idx];
-    int32_t rows = pass->pass->rows;
-    struct meed_mat dsum = meed_net_top(net->dsum, rows);
-    struct meed_mat gu = meed_net_top(layer->gu, rows);
-    struct meed_mat dqkv = meed_net_top(net->dqkv, rows);
+    const struct meed_backend *be = pass->net->be;
+    const struct meed_net_layer *layer = &pass->net->layers[idx];
+    struct meed_mat gu = meed_net_top(layer->gu, dsum.rows);
     struct meed_mat dx = {0};
     if (!linear_backward(pass, idx, MEED_GROUP_DOWN, dsum, &dx)) {
         return false;
@@ -145,8 +142,16 @@ static bool layer_backward(const struct backward *pass, int32_t idx)
     if (!linear_backward(pass, idx, MEED_GROUP_GATE_UP, gu, &dx)) {
         return false;
     }
-    be->rmsnorm_bwd(be, dx, meed_net_top(layer->sums[1], rows), layer->norms[1], layer->rstd[1],
-                    dsum);
+    be->rmsnorm_bwd(be, dx, sum, layer->norms[1], layer->rstd[1], dsum);
+    return true;
+}
+
+static bool attention_half_backward(const struct backward *pass, int32_t idx, struct meed_mat dsum)
+{
+    const struct meed_net *net = pass->net;
+    const struct meed_net_layer *layer = &net->layers[idx];
+    struct meed_mat dqkv = meed_net_top(net->dqkv, dsum.rows);
+    struct meed_mat dx = {0};
     if (!linear_backward(pass, idx, MEED_GROUP_O, dsum, &dx)) {
         return false;
     }
@@ -154,8 +159,8 @@ static bool layer_backward(const struct backward *pass, int32_t idx)
     if (!linear_backward(pass, idx, MEED_GROUP_QKV, dqkv, &dx)) {
         return false;
     }
-    be->rmsnorm_bwd(be, dx, meed_net_top(layer->sums[0], rows), layer->norms[0], layer->rstd[0],
-                    dsum);
+    net->be->rmsnorm_bwd(net->be, dx, meed_net_top(layer->sums[0], dsum.rows), layer->norms[0],
+                         layer->rstd[0], dsum);
     return true;
 }
 
@@ -178,16 +183,30 @@ static void zero_mat(const struct meed_backend *be, struct meed_mat mat)
     be->zero(be, mat.data, (size_t)(mat.rows * mat.cols) * meed_dtype_bytes(mat.dtype));
 }
 
-/* Through the final norm and back to the rows that the head's were gathered from. */
-static void stream_backward(struct meed_net *net, int32_t rows, int32_t count)
+/* Through the final norm and the last feed-forward on the wanted rows, back to the rows that they
+ * were gathered from, then down the layers until the pass ends. */
+static void stream_backward(const struct backward *pass)
 {
+    struct meed_net *net = pass->net;
     const struct meed_backend *be = net->be;
-    struct meed_mat dsum = meed_net_top(net->final_residual, count);
+    int32_t wanted = pass->pass->wanted;
+    int32_t top = net->config.layers - 1;
+    struct meed_mat picked = meed_net_top(net->picked_stream, wanted);
+    struct meed_mat dsum = meed_net_top(net->dsum, pass->pass->rows);
+    zero_mat(be, picked);
+    be->rmsnorm_bwd(be, meed_net_top(net->final_y, wanted), meed_net_top(net->last, wanted),
+                    net->final_norm, net->final_rstd, picked);
+    if (!ffn_backward(pass, top, meed_net_top(net->picked_sum, wanted), picked)) {
+        return;
+    }
     zero_mat(be, dsum);
-    be->rmsnorm_bwd(be, meed_net_top(net->final_y, count), meed_net_top(net->final_sum, count),
-                    net->final_norm, net->final_rstd, dsum);
-    zero_mat(be, meed_net_top(net->dsum, rows));
-    be->scatter(be, dsum, net->wanted, meed_net_top(net->dsum, rows));
+    be->scatter(be, picked, net->wanted, dsum);
+    for (int32_t i = top; attention_half_backward(pass, i, dsum) && i > 0; i--) {
+        struct meed_mat sum = meed_net_top(net->layers[i - 1].sums[1], dsum.rows);
+        if (!ffn_backward(pass, i - 1, sum, dsum)) {
+            return;
+        }
+    }
 }
 
 static enum meed_status check_backward(const struct meed_net *net, const float *gradients_dev,
@@ -227,16 +246,13 @@ enum meed_status meed_net_backward(struct meed_net *net, const struct meed_batch
         pass.step_key = step_key;
     }
     meed_net_run(net, &pass);
-    meed_net_finish(net, batch->loss_rows);
     head_backward(net, batch->loss_rows);
     if (gradients_dev || dgates) {
         struct backward back = {net, &pass, gradients_dev, dgates != NULL};
         if (dgates) {
             meed_net_dgates_zero(net);
         }
-        stream_backward(net, batch->rows, batch->loss_rows);
-        for (int32_t i = net->config.layers - 1; i >= 0 && layer_backward(&back, i); i--) {
-        }
+        stream_backward(&back);
     }
     MEED_TRY(be->copy_from(be, logprob, net->logprob, count * sizeof *logprob));
     if (dgates) {

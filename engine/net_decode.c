@@ -112,15 +112,17 @@ enum meed_status meed_net_decode(struct meed_net *net, struct meed_kv_cache *cac
     MEED_TRY(be->copy_to(be, net->positions, positions, bytes));
     MEED_TRY(be->copy_to(be, net->wanted, want_rows, (size_t)want_count * sizeof *want_rows));
     struct meed_net_pass pass = {
-        .rows = rows, .rope = cache->rope, .cache = cache, .slots = net->slots};
-    if (net->gates.sets > 0) {
+        .rows = rows,
+        .wanted = want_count,
+        .gated = net->gates.sets > 0,
+        .rope = cache->rope,
+        .cache = cache,
+        .slots = net->slots,
+    };
+    if (pass.gated) {
         be->zero(be, net->gate_of_row, bytes);
-        pass.gate_of_row = net->gate_of_row;
+        be->zero(be, net->gate_of_wanted, bytes);
     }
     meed_net_run(net, &pass);
-    if (want_count == 0) {
-        return be->sync(be);
-    }
-    meed_net_finish(net, want_count);
     return meed_net_head_to_host(net, want_count, logits);
 }

@@ -3,8 +3,8 @@
  * Per layer: rmsnorm (+ residual, + tail) → qkv → [bias] → [head norm] → rope → attention (+ tail)
  * → o → rmsnorm (+ residual, + tail) → gate, up → swiglu (+ tail) → down. Every linear is one GEMM
  * over [x | T]. The output of o and of down is not added to the stream here: the norm that follows
- * reads both, so the stream is touched once. Only rows that carry loss are gathered, normalised and
- * multiplied by the head, a chunk of rows at a time.
+ * reads both, so the stream is touched once. After the last attention the wanted rows are gathered;
+ * the last feed-forward, the final norm and the head, a chunk of rows at a time, run on them alone.
  */
 #include "engine/net_internal.h"
 
@@ -19,9 +19,10 @@ struct meed_tail meed_net_tail(const struct meed_net *net, int32_t layer, enum m
         return tail;
     }
     tail.a = at->a;
-    if (pass->gate_of_row) {
+    if (pass->gated) {
+        bool picked = layer == net->config.layers - 1 && group >= MEED_GROUP_GATE_UP;
         tail.gates = meed_net_gates_of(net, at);
-        tail.gate_of_row = pass->gate_of_row;
+        tail.gate_of_row = picked ? net->gate_of_wanted : net->gate_of_row;
     }
     if (pass->dropout > 0.0f) {
         uint64_t place = (uint64_t)layer * MEED_GROUP_COUNT + (uint64_t)group;
@@ -76,6 +77,17 @@ static enum meed_status send_ints(const struct meed_net *net, int32_t *to, const
     return net->be->copy_to(net->be, to, from, (size_t)count * sizeof *from);
 }
 
+static enum meed_status send_gate_of_rows(const struct meed_net *net,
+                                          const struct meed_batch *batch, int32_t *to)
+{
+    for (int32_t s = 0; s < batch->sequences; s++) {
+        for (int32_t m = batch->starts[s]; m < batch->starts[s + 1]; m++) {
+            net->rows_host[m] = batch->gate_set ? batch->gate_set[s] : 0;
+        }
+    }
+    return send_ints(net, to, net->rows_host, batch->rows);
+}
+
 enum meed_status meed_net_upload(struct meed_net *net, const struct meed_batch *batch,
                                  struct meed_net_pass *pass)
 {
@@ -87,22 +99,22 @@ enum meed_status meed_net_upload(struct meed_net *net, const struct meed_batch *
     MEED_TRY(send_ints(net, net->targets, batch->loss_target, batch->loss_rows));
     *pass = (struct meed_net_pass){
         .rows = batch->rows,
+        .wanted = batch->loss_rows,
+        .gated = net->gates.sets > 0,
         .pack = {.starts = net->starts,
                  .sequences = batch->sequences,
                  .max_length = batch->max_length,
                  .positions = net->positions},
         .rope = net->rope,
     };
-    if (net->gates.sets > 0) {
-        for (int32_t s = 0; s < batch->sequences; s++) {
-            for (int32_t m = batch->starts[s]; m < batch->starts[s + 1]; m++) {
-                net->rows_host[m] = batch->gate_set ? batch->gate_set[s] : 0;
-            }
-        }
-        MEED_TRY(send_ints(net, net->gate_of_row, net->rows_host, batch->rows));
-        pass->gate_of_row = net->gate_of_row;
+    if (!pass->gated) {
+        return MEED_OK;
     }
-    return MEED_OK;
+    MEED_TRY(send_gate_of_rows(net, batch, net->gate_of_row));
+    for (int32_t i = 0; i < batch->loss_rows; i++) {
+        net->rows_host[i] = batch->gate_set ? batch->gate_set[batch->loss_sequence[i]] : 0;
+    }
+    return send_ints(net, net->gate_of_wanted, net->rows_host, batch->loss_rows);
 }
 
 /* --- the layers ------------------------------------------------------------------------------- */
@@ -147,56 +159,73 @@ static void run_attention(const struct meed_net *net, int32_t idx, const struct 
     }
 }
 
-static void run_layer(const struct meed_net *net, int32_t idx, const struct meed_net_pass *pass)
+static void run_attention_half(const struct meed_net *net, int32_t idx,
+                               const struct meed_net_pass *pass)
+{
+    const struct meed_net_layer *layer = &net->layers[idx];
+    struct meed_mat none = {0};
+    struct meed_mat in = meed_net_top(layer->sums[0], pass->rows);
+    struct meed_mat before =
+        idx > 0 ? meed_net_top(net->layers[idx - 1].sums[1], pass->rows) : none;
+    struct meed_tail tail = meed_net_tail(net, idx, MEED_GROUP_QKV, pass);
+    net->be->rmsnorm_fwd(
+        net->be, in, before, layer->norms[0], net->config.rms_eps, &tail, idx > 0 ? in : none,
+        meed_net_top(layer->groups[MEED_GROUP_QKV].xt, pass->rows), layer->rstd[0]);
+    run_attention(net, idx, pass);
+    linear(net, &layer->groups[MEED_GROUP_O], pass->rows, meed_net_top(layer->sums[1], pass->rows));
+}
+
+/* From the o linear's output `mid` and the stream before it to the down linear's output. */
+static void run_ffn_half(const struct meed_net *net, int32_t idx, const struct meed_net_pass *pass,
+                         struct meed_mat mid, struct meed_mat before, struct meed_mat out)
 {
     const struct meed_backend *be = net->be;
     const struct meed_net_layer *layer = &net->layers[idx];
-    int32_t rows = pass->rows;
-    struct meed_mat none = {0};
-    struct meed_mat in = meed_net_top(layer->sums[0], rows);
-    struct meed_mat mid = meed_net_top(layer->sums[1], rows);
-    struct meed_mat before = idx > 0 ? meed_net_top(net->layers[idx - 1].sums[1], rows) : none;
-    bool is_last = idx + 1 == net->config.layers;
-    struct meed_mat out = meed_net_top(is_last ? net->last : net->layers[idx + 1].sums[0], rows);
-
-    struct meed_tail tail = meed_net_tail(net, idx, MEED_GROUP_QKV, pass);
-    be->rmsnorm_fwd(be, in, before, layer->norms[0], net->config.rms_eps, &tail,
-                    idx > 0 ? in : none, meed_net_top(layer->groups[MEED_GROUP_QKV].xt, rows),
-                    layer->rstd[0]);
-    run_attention(net, idx, pass);
-    linear(net, &layer->groups[MEED_GROUP_O], rows, mid);
-
-    tail = meed_net_tail(net, idx, MEED_GROUP_GATE_UP, pass);
-    be->rmsnorm_fwd(be, mid, in, layer->norms[1], net->config.rms_eps, &tail, mid,
+    int32_t rows = (int32_t)mid.rows;
+    struct meed_mat gu = meed_net_top(layer->gu, rows);
+    struct meed_tail tail = meed_net_tail(net, idx, MEED_GROUP_GATE_UP, pass);
+    be->rmsnorm_fwd(be, mid, before, layer->norms[1], net->config.rms_eps, &tail, mid,
                     meed_net_top(layer->groups[MEED_GROUP_GATE_UP].xt, rows), layer->rstd[1]);
-    linear(net, &layer->groups[MEED_GROUP_GATE_UP], rows, meed_net_top(layer->gu, rows));
+    linear(net, &layer->groups[MEED_GROUP_GATE_UP], rows, gu);
     tail = meed_net_tail(net, idx, MEED_GROUP_DOWN, pass);
-    be->swiglu_fwd(be, meed_net_top(layer->gu, rows), &tail,
-                   meed_net_top(layer->groups[MEED_GROUP_DOWN].xt, rows));
+    be->swiglu_fwd(be, gu, &tail, meed_net_top(layer->groups[MEED_GROUP_DOWN].xt, rows));
     linear(net, &layer->groups[MEED_GROUP_DOWN], rows, out);
+}
+
+/* The last feed-forward and the final norm, on the wanted rows. */
+static void run_end(const struct meed_net *net, const struct meed_net_pass *pass)
+{
+    const struct meed_backend *be = net->be;
+    const struct meed_tail no_tail = {0};
+    int32_t idx = net->config.layers - 1;
+    struct meed_mat mid = meed_net_top(net->picked_sum, pass->wanted);
+    struct meed_mat before = meed_net_top(net->picked_stream, pass->wanted);
+    struct meed_mat out = meed_net_top(net->last, pass->wanted);
+    be->embed(be, net->layers[idx].sums[1], net->wanted, mid);
+    be->embed(be, net->layers[idx].sums[0], net->wanted, before);
+    run_ffn_half(net, idx, pass, mid, before, out);
+    be->rmsnorm_fwd(be, out, mid, net->final_norm, net->config.rms_eps, &no_tail, out,
+                    meed_net_top(net->final_y, pass->wanted), net->final_rstd);
 }
 
 void meed_net_run(struct meed_net *net, const struct meed_net_pass *pass)
 {
-    net->be->embed(net->be, net->embed, net->ids, meed_net_top(net->layers[0].sums[0], pass->rows));
+    int32_t rows = pass->rows;
+    net->be->embed(net->be, net->embed, net->ids, meed_net_top(net->layers[0].sums[0], rows));
     for (int32_t i = 0; i < net->config.layers; i++) {
-        run_layer(net, i, pass);
+        run_attention_half(net, i, pass);
+        if (i + 1 < net->config.layers) {
+            run_ffn_half(net, i, pass, meed_net_top(net->layers[i].sums[1], rows),
+                         meed_net_top(net->layers[i].sums[0], rows),
+                         meed_net_top(net->layers[i + 1].sums[0], rows));
+        }
+    }
+    if (pass->wanted > 0) {
+        run_end(net, pass);
     }
 }
 
 /* --- the head --------------------------------------------------------------------------------- */
-
-void meed_net_finish(struct meed_net *net, int32_t count)
-{
-    const struct meed_backend *be = net->be;
-    const struct meed_tail no_tail = {0};
-    struct meed_mat sum = meed_net_top(net->final_sum, count);
-    struct meed_mat residual = meed_net_top(net->final_residual, count);
-    be->embed(be, net->last, net->wanted, sum);
-    be->embed(be, net->layers[net->config.layers - 1].sums[1], net->wanted, residual);
-    be->rmsnorm_fwd(be, sum, residual, net->final_norm, net->config.rms_eps, &no_tail, sum,
-                    meed_net_top(net->final_y, count), net->final_rstd);
-}
 
 struct meed_mat meed_net_head(struct meed_net *net, int32_t begin, int32_t count,
                               enum meed_dtype dtype)
@@ -229,7 +258,6 @@ enum meed_status meed_net_score(struct meed_net *net, const struct meed_batch *b
         return MEED_OK;
     }
     meed_net_run(net, &pass);
-    meed_net_finish(net, batch->loss_rows);
     for (int32_t begin = 0; begin < batch->loss_rows; begin += net->chunk) {
         int32_t rows = MEED_MIN(net->chunk, batch->loss_rows - begin);
         be->xent(be, meed_net_head(net, begin, rows, MEED_DTYPE_F32), net->targets + begin, NULL,
@@ -248,7 +276,10 @@ enum meed_status meed_net_logits(struct meed_net *net, const struct meed_batch *
         net->rows_host[m] = m;
     }
     MEED_TRY(send_ints(net, net->wanted, net->rows_host, batch->rows));
+    if (pass.gated) {
+        MEED_TRY(send_gate_of_rows(net, batch, net->gate_of_wanted));
+    }
+    pass.wanted = batch->rows;
     meed_net_run(net, &pass);
-    meed_net_finish(net, batch->rows);
     return meed_net_head_to_host(net, batch->rows, logits);
 }

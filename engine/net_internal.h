@@ -15,6 +15,9 @@
  * layers. The code cannot tell: each layer holds its own views, which either differ or coincide.
  * The residual stream is summed in place: a linear writes its output where the norm that follows
  * adds the stream onto it.
+ *
+ * After the last attention only wanted rows matter (those that carry loss, or whose logits are
+ * asked for). They are gathered there once: the last feed-forward and the head see nothing else.
  */
 #ifndef MEED_ENGINE_NET_INTERNAL_H
 #define MEED_ENGINE_NET_INTERNAL_H
@@ -103,23 +106,23 @@ struct meed_net {
     int64_t stop; /* layer·GROUPS + group of the lowest adapted group: backward ends there */
 
     /* the batch, on the device */
-    int32_t *ids;       /* [max_rows] */
-    int32_t *positions; /* [max_rows] */
-    int32_t *starts;    /* [max_sequences + 1] */
-    int32_t *wanted;    /* [max_rows]: rows that reach the head */
-    int32_t *targets;   /* [max_rows] */
-    int32_t *slots;     /* [max_rows]: decoding */
-    int32_t *gate_of_row;
-    int32_t *rows_host; /* [max_rows]: staging of gate_of_row and of row lists */
-    float *row_weight;  /* [max_rows] */
-    float *logprob;     /* [max_rows] */
+    int32_t *ids;            /* [max_rows] */
+    int32_t *positions;      /* [max_rows] */
+    int32_t *starts;         /* [max_sequences + 1] */
+    int32_t *wanted;         /* [max_rows]: rows that reach the head */
+    int32_t *targets;        /* [max_rows] */
+    int32_t *slots;          /* [max_rows]: decoding */
+    int32_t *gate_of_row;    /* [max_rows] */
+    int32_t *gate_of_wanted; /* [max_rows] */
+    int32_t *rows_host;      /* [max_rows]: staging of lists of rows */
+    float *row_weight;       /* [max_rows] */
+    float *logprob;          /* [max_rows] */
 
-    /* the end of the stream: `last` is the output of the last linear, to be added onto the stream
-     */
-    struct meed_mat last;           /* [max_rows, hidden] */
-    struct meed_mat final_sum;      /* [max_rows, hidden]: wanted rows only, as the next two */
-    struct meed_mat final_residual; /* becomes the gradient of final_sum */
-    struct meed_mat final_y;        /* becomes the gradient of itself */
+    /* the end of the stream, wanted rows only, each [max_rows, hidden] */
+    struct meed_mat picked_sum;    /* the last layer's sums[1] */
+    struct meed_mat picked_stream; /* its residual; in the backward pass the stream's gradient */
+    struct meed_mat last;          /* what the final norm normalises */
+    struct meed_mat final_y;       /* its result, then the gradient of that */
     float *final_rstd;
     int32_t chunk; /* rows of logits at a time */
     void *logits;  /* [chunk, V], fp32 when scoring, the net's dtype when training */
@@ -137,8 +140,9 @@ enum { MEED_NET_TAIL_ALIGN = 8 };
 /* Rows in flight, and how their tails are made. Every pointer is the device's. */
 struct meed_net_pass {
     int32_t rows;
+    int32_t wanted; /* rows listed in net->wanted */
+    bool gated;     /* false: all gates are one */
     struct meed_pack pack;
-    const int32_t *gate_of_row; /* NULL: all gates are one */
     struct meed_rope_table rope;
     float dropout;
     uint64_t step_key;
@@ -190,10 +194,8 @@ MEED_MUST_CHECK enum meed_status
 meed_net_upload(struct meed_net *net, const struct meed_batch *batch, struct meed_net_pass *pass);
 MEED_MUST_CHECK enum meed_status meed_net_check_ids(const struct meed_net *net, const int32_t *ids,
                                                     int32_t count);
-/* All layers; what comes out lies in `last` and in the last layer's stream. */
+/* All layers and the final norm: final_y holds the wanted rows. */
 void meed_net_run(struct meed_net *net, const struct meed_net_pass *pass);
-/* Gathers the first `count` rows listed in net->wanted out of the stream and normalises them. */
-void meed_net_finish(struct meed_net *net, int32_t count);
 /* Logits of rows [begin, begin + count) of final_y. */
 struct meed_mat meed_net_head(struct meed_net *net, int32_t begin, int32_t count,
                               enum meed_dtype dtype);

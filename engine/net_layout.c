@@ -202,11 +202,12 @@ static void lay_out_batch(struct meed_net *net)
     net->targets = take_ints(net, rows);
     net->slots = take_ints(net, rows);
     net->gate_of_row = take_ints(net, rows);
+    net->gate_of_wanted = take_ints(net, rows);
     net->row_weight = take_floats(net, rows);
     net->logprob = take_floats(net, rows);
     net->last = take_mat(net, rows, net->config.hidden);
-    net->final_sum = take_mat(net, rows, net->config.hidden);
-    net->final_residual = take_mat(net, rows, net->config.hidden);
+    net->picked_sum = take_mat(net, rows, net->config.hidden);
+    net->picked_stream = take_mat(net, rows, net->config.hidden);
     net->final_y = take_mat(net, rows, net->config.hidden);
     net->final_rstd = take_floats(net, rows);
     net->logits = take_floats(net, (int64_t)net->chunk * net->config.vocab);
