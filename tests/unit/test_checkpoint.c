@@ -11,13 +11,18 @@
 #include <cmocka.h>
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/file.h"
 #include "engine/checkpoint.h"
 
 static const char golden[] = MEED_SOURCE_DIR "/tests/golden/";
+
+static void make_place(char *folder, size_t bytes)
+{
+    snprintf(folder, bytes, "/tmp/meed-checkpoint-%ld", (long)getpid());
+    assert_int_equal(meed_file_make_folder(folder), MEED_OK);
+}
 
 /* Copies FAMILY's weights; the configuration is FAMILY's with `from` replaced by `to`. */
 static void make_folder(const char *folder, const char *family, const char *from, const char *to)
@@ -67,11 +72,8 @@ static void checkpoint_refuses_weights_of_another_shape(void **state)
         {"qwen3", "Qwen3ForCausalLM", "LlamaForCausalLM", MEED_UNSUPPORTED, "_norm"},
         {"llama_gqa", "LlamaForCausalLM", "Qwen3ForCausalLM", MEED_FORMAT, "q_norm"},
     };
-    char folder[64] = "/tmp/meed-checkpoint-X"
-                      "XXX"
-                      "XX",
-         path[128];
-    assert_non_null(mkdtemp(folder));
+    char folder[64], path[128];
+    make_place(folder, sizeof folder);
     for (size_t i = 0; i < MEED_COUNT(cases); i++) {
         struct meed_checkpoint *checkpoint = NULL;
         make_folder(folder, cases[i].family, cases[i].from, cases[i].to);
@@ -96,12 +98,9 @@ static void checkpoint_refuses_weights_of_another_shape(void **state)
 static void checkpoint_hash_names_the_content(void **state)
 {
     (void)state;
-    char folder[64] = "/tmp/meed-checkpoint-X"
-                      "XXX"
-                      "XX",
-         path[128];
+    char folder[64], path[128];
     struct meed_checkpoint *first = NULL, *copy = NULL, *other = NULL;
-    assert_non_null(mkdtemp(folder));
+    make_place(folder, sizeof folder);
     snprintf(path, sizeof path, "%sllama_tied", golden);
     assert_int_equal(meed_checkpoint_open(path, &first), MEED_OK);
     make_folder(folder, "llama_tied", "\"use_cache\"", "\"use_cache\"");

@@ -275,6 +275,98 @@ static void net_refuses_what_does_not_fit(void **state)
     small_machine_close(&machine);
 }
 
+/* A device whose memory the host cannot touch: loading and factors go by staging and copies. The
+ * CPU's table with host_memory off is one, as far as the engine can tell. */
+static void net_staged_loading_gives_the_same_bits(void **state)
+{
+    (void)state;
+    struct small_machine machine;
+    struct golden golden;
+    float want[MAX_ROWS], got[MAX_ROWS];
+    small_machine_open(1, &machine);
+    golden_open(MEED_SOURCE_DIR, "qwen2", &golden);
+    struct meed_backend staged = *machine.be;
+    staged.host_memory = false;
+    const struct meed_adapter *adapters[] = {golden.adapter};
+    for (int dtype = MEED_DTYPE_F32; dtype <= MEED_DTYPE_BF16; dtype++) {
+        struct small_machine other = {machine.pool, &staged};
+        struct meed_net *net =
+            small_net(&machine, &golden, (enum meed_dtype)dtype, true, adapters, 1);
+        golden_ok(meed_net_score(net, golden.batch, want));
+        meed_net_destroy(net);
+        net = small_net(&other, &golden, (enum meed_dtype)dtype, true, adapters, 1);
+        golden_ok(meed_net_score(net, golden.batch, got));
+        meed_net_destroy(net);
+        assert_memory_equal(got, want, (size_t)golden.batch->loss_rows * sizeof *got);
+    }
+    golden_close(&golden);
+    small_machine_close(&machine);
+}
+
+/* More scored rows than one piece of logits holds: scores are the bits of a small batch, and the
+ * gradient of all rows is the sum of the gradients of its halves. */
+static void net_head_works_in_pieces(void **state)
+{
+    (void)state;
+    enum { LENGTH = 120, COUNT = 10, ROWS = COUNT * (LENGTH - 1) };
+    static int32_t ids[COUNT][LENGTH];
+    static uint8_t scored[LENGTH];
+    static float together[ROWS], alone[ROWS], weight[ROWS];
+    struct small_machine machine;
+    struct meed_checkpoint *checkpoint = NULL;
+    struct meed_adapter *adapter = NULL;
+    struct meed_batch *whole = NULL, *part = NULL;
+    struct meed_net *net = NULL;
+    struct meed_lora_config lora = {.rank = 4, .alpha = 8, .targets = MEED_PROJ_ALL};
+    small_machine_open(2, &machine);
+    golden_ok(meed_checkpoint_open(MEED_SOURCE_DIR "/examples/tiny/model", &checkpoint));
+    golden_ok(meed_adapter_create(&checkpoint->config, &lora, &adapter));
+    meed_adapter_init(adapter, 5);
+    const struct meed_adapter *adapters[] = {adapter};
+    struct meed_net_options options = {.max_rows = ROWS,
+                                       .max_sequences = COUNT,
+                                       .backward = true,
+                                       .adapters = adapters,
+                                       .adapter_count = 1};
+    golden_ok(meed_net_create(machine.be, checkpoint, &options, &net));
+    golden_ok(meed_batch_create(ROWS, COUNT, &whole));
+    golden_ok(meed_batch_create(ROWS, COUNT, &part));
+    memset(scored + 1, 1, LENGTH - 1);
+    for (int s = 0; s < COUNT; s++) {
+        for (int t = 0; t < LENGTH; t++) {
+            ids[s][t] = (s * 37 + t * 11 + t * t) % checkpoint->config.vocab;
+        }
+        struct meed_sequence sequence = {ids[s], scored, LENGTH};
+        assert_true(meed_batch_add(whole, &sequence, 0));
+    }
+    for (int m = 0; m < ROWS; m++) {
+        weight[m] = 1.0f / ROWS;
+    }
+    size_t count = (size_t)meed_net_master_count(net);
+    void *all = NULL, *sum = NULL;
+    golden_ok(machine.be->alloc(machine.be, count * sizeof(float), &all));
+    golden_ok(machine.be->alloc(machine.be, count * sizeof(float), &sum));
+    golden_ok(meed_net_score(net, whole, together));
+    golden_ok(meed_net_backward(net, whole, weight, 0, alone, all, NULL));
+    assert_memory_equal(together, alone, sizeof alone);
+    for (int s = 0; s < COUNT; s++) {
+        struct meed_sequence sequence = {ids[s], scored, LENGTH};
+        meed_batch_reset(part);
+        assert_true(meed_batch_add(part, &sequence, 0));
+        golden_ok(meed_net_backward(net, part, weight, 0, alone, sum, NULL));
+        assert_memory_equal(together + s * (LENGTH - 1), alone, (LENGTH - 1) * sizeof(float));
+    }
+    assert_true(golden_worst(sum, all, (int64_t)count) < 1e-4);
+    machine.be->free(machine.be, all);
+    machine.be->free(machine.be, sum);
+    meed_net_destroy(net);
+    meed_batch_destroy(whole);
+    meed_batch_destroy(part);
+    meed_adapter_destroy(adapter);
+    meed_checkpoint_close(checkpoint);
+    small_machine_close(&machine);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +375,8 @@ int main(void)
         cmocka_unit_test(net_partial_adapters_learn_the_same),
         cmocka_unit_test(net_masters_are_the_adapter),
         cmocka_unit_test(net_dropout_is_a_function_of_its_key),
+        cmocka_unit_test(net_staged_loading_gives_the_same_bits),
+        cmocka_unit_test(net_head_works_in_pieces),
         cmocka_unit_test(net_refuses_what_does_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/file.h"
@@ -24,11 +23,8 @@ static char path[128];
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder,
-             "/tmp/meed-safetensors-X"
-             "XXX"
-             "XX");
-    assert_non_null(mkdtemp(folder));
+    snprintf(folder, sizeof folder, "/tmp/meed-safetensors-%ld", (long)getpid());
+    assert_int_equal(meed_file_make_folder(folder), MEED_OK);
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     return 0;
 }
@@ -190,6 +186,39 @@ static void safetensors_refuses_every_truncation(void **state)
     meed_buf_clear(&buf);
 }
 
+/* Any changed byte of the header opens or is refused; it never reads outside the file. */
+static void safetensors_survives_changed_bytes(void **state)
+{
+    (void)state;
+    static const char replacements[] = {0, ' ', '"', '{', ']', ',', '0', '9', '-', (char)0xFF};
+    struct meed_tensor tensors[3];
+    struct meed_buf buf;
+    meed_buf_init(&buf, 1 << 16);
+    make_tensors(tensors);
+    assert_int_equal(meed_safetensors_write(tensors, 3, &buf), MEED_OK);
+    size_t header_end = buf.size - 48;
+    for (size_t at = 0; at < header_end; at++) {
+        for (size_t i = 0; i < MEED_COUNT(replacements); i++) {
+            char before = buf.data[at];
+            struct meed_safetensors *file = NULL;
+            float values[64];
+            buf.data[at] = replacements[i];
+            assert_int_equal(meed_file_write_atomic(path, buf.data, buf.size), MEED_OK);
+            buf.data[at] = before;
+            if (meed_safetensors_open(path, &file) != MEED_OK) {
+                continue;
+            }
+            for (int64_t t = 0; t < meed_safetensors_count(file); t++) {
+                const struct meed_tensor *tensor = meed_safetensors_at(file, t);
+                assert_true(tensor->count <= 64);
+                meed_status_discard(meed_tensor_to_f32(tensor, values));
+            }
+            meed_safetensors_close(file);
+        }
+    }
+    meed_buf_clear(&buf);
+}
+
 static void safetensors_writer_refuses_bad_tensors(void **state)
 {
     (void)state;
@@ -268,6 +297,7 @@ int main(void)
         cmocka_unit_test(safetensors_refuses_impossible_header_sizes),
         cmocka_unit_test(safetensors_reads_what_it_wrote),
         cmocka_unit_test(safetensors_refuses_every_truncation),
+        cmocka_unit_test(safetensors_survives_changed_bytes),
         cmocka_unit_test(safetensors_writer_refuses_bad_tensors),
         cmocka_unit_test(safetensors_index_must_agree),
     };
