@@ -21,6 +21,8 @@
 /* fp32 against fp32: what differs is the order of sums. Observed worst 2e-6 (gradients). */
 static const double BOUND = 1e-5;
 
+static const char *const isas[] = {"avx512", "avx2", "generic"};
+static const char *isa;
 static struct meed_pool *pool;
 static struct meed_backend *be;
 
@@ -28,8 +30,16 @@ static int set_up(void **state)
 {
     (void)state;
     golden_ok(meed_pool_create(2, &pool));
-    golden_ok(meed_backend_open_cpu(pool, NULL, &be));
+    golden_ok(meed_backend_open_cpu(pool, isa, &be));
     return 0;
+}
+
+static bool is_supported(void)
+{
+    struct meed_backend *probe = NULL;
+    enum meed_status st = meed_backend_open_cpu(NULL, isa, &probe);
+    meed_backend_close(probe);
+    return st == MEED_OK;
 }
 
 static int tear_down(void **state)
@@ -208,5 +218,13 @@ int main(void)
         cmocka_unit_test(models_bf16_agrees_roughly),
         cmocka_unit_test(models_gradients_match_by_name),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    int failed = 0;
+    for (size_t i = 0; i < MEED_COUNT(isas); i++) {
+        isa = isas[i];
+        printf("cpu-%s%s\n", isa, is_supported() ? "" : ": SKIPPED, this processor lacks it");
+        if (is_supported()) {
+            failed += cmocka_run_group_tests(tests, set_up, tear_down);
+        }
+    }
+    return failed;
 }

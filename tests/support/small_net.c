@@ -11,10 +11,12 @@
 #include "base/rng.h"
 #include "base/threads.h"
 
+const char *small_machine_isa;
+
 void small_machine_open(int threads, struct small_machine *machine)
 {
     golden_ok(meed_pool_create(threads, &machine->pool));
-    golden_ok(meed_backend_open_cpu(machine->pool, NULL, &machine->be));
+    golden_ok(meed_backend_open_cpu(machine->pool, small_machine_isa, &machine->be));
 }
 
 void small_machine_close(struct small_machine *machine)

@@ -9,6 +9,8 @@ struct small_machine {
     struct meed_pool *pool;
     struct meed_backend *be;
 };
+/* NULL, the best instruction set, unless a test chooses. */
+extern const char *small_machine_isa;
 void small_machine_open(int threads, struct small_machine *machine);
 void small_machine_close(struct small_machine *machine);
 

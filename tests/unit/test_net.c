@@ -70,6 +70,23 @@ static void net_score_ignores_the_batch_around(void **state)
     small_machine_close(&machine);
 }
 
+/* The own micro-kernels of the lesser instruction sets promise the same. */
+static void net_score_ignores_the_batch_on_any_processor(void **state)
+{
+    static const char *const isas[] = {"avx2", "generic"};
+    for (size_t i = 0; i < MEED_COUNT(isas); i++) {
+        struct meed_backend *probe = NULL;
+        if (meed_backend_open_cpu(NULL, isas[i], &probe) != MEED_OK) {
+            printf("  cpu-%s SKIPPED: this processor lacks it\n", isas[i]);
+            continue;
+        }
+        meed_backend_close(probe);
+        small_machine_isa = isas[i];
+        net_score_ignores_the_batch_around(state);
+    }
+    small_machine_isa = NULL;
+}
+
 /* Scores and gradients with 1 and 2 threads, bit for bit; and a training net scores like another.
  */
 static void net_bits_ignore_the_threads(void **state)
@@ -371,6 +388,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(net_score_ignores_the_batch_around),
+        cmocka_unit_test(net_score_ignores_the_batch_on_any_processor),
         cmocka_unit_test(net_bits_ignore_the_threads),
         cmocka_unit_test(net_partial_adapters_learn_the_same),
         cmocka_unit_test(net_masters_are_the_adapter),
