@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/buf.h"
+#include "base/file.h"
 #include "base/threads.h"
 #include "tests/support/golden.h"
 
@@ -210,6 +211,30 @@ static void models_gradients_match_by_name(void **state)
     }
 }
 
+/* Out again as it came in: what Meed exports is, byte for byte, the file that PEFT wrote. PEFT
+ * reads its own files, so the logits of an exported adapter in PEFT are the golden ones. */
+static void models_exported_adapter_is_pefts(void **state)
+{
+    (void)state;
+    for (int i = 0; i < golden_family_count; i++) {
+        struct golden golden;
+        struct meed_buf ours, theirs;
+        char path[MEED_PATH_BYTES];
+        golden_open(MEED_SOURCE_DIR, golden_families[i], &golden);
+        meed_buf_init(&ours, 1 << 20);
+        meed_buf_init(&theirs, 1 << 20);
+        golden_ok(
+            meed_file_join(golden.folder, "adapter/adapter_model.safetensors", path, sizeof path));
+        golden_ok(meed_file_read(path, &theirs));
+        golden_ok(meed_adapter_to_safetensors(golden.adapter, &ours));
+        assert_int_equal(ours.size, theirs.size);
+        assert_memory_equal(ours.data, theirs.data, ours.size);
+        meed_buf_clear(&ours);
+        meed_buf_clear(&theirs);
+        golden_close(&golden);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +242,7 @@ int main(void)
         cmocka_unit_test(models_merged_logits_match),
         cmocka_unit_test(models_bf16_agrees_roughly),
         cmocka_unit_test(models_gradients_match_by_name),
+        cmocka_unit_test(models_exported_adapter_is_pefts),
     };
     int failed = 0;
     for (size_t i = 0; i < MEED_COUNT(isas); i++) {
