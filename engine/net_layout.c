@@ -213,7 +213,7 @@ static void lay_out_batch(struct meed_net *net)
     net->logits = take_floats(net, (int64_t)net->chunk * net->config.vocab);
 }
 
-/* Buffers of one layer's activations. `widths` are those of its xt. */
+/* A layer's own activations, kept for the backward pass. */
 static void lay_out_activations(struct meed_net *net, struct meed_net_layer *layer)
 {
     const struct meed_model_config *config = &net->config;

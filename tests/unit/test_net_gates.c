@@ -190,6 +190,36 @@ static void gates_gradient_accumulates(void **state)
     bench_close(&bench);
 }
 
+/* Decoding follows the first gate set: the logits of the first sequence, token by token. */
+static void gates_decode_with_the_first_set(void **state)
+{
+    (void)state;
+    enum { CAPACITY = 32 };
+    struct bench bench;
+    bench_open("llama_gqa", &bench);
+    struct meed_batch *batch = bench.golden.batch;
+    int64_t vocab = bench.golden.checkpoint->config.vocab;
+    float *want = meed_heap_alloc((size_t)(batch->rows * vocab), sizeof *want);
+    float *got = meed_heap_alloc((size_t)vocab, sizeof *got);
+    struct meed_kv_cache *cache = NULL;
+    struct meed_net *net =
+        small_net(&bench.machine, &bench.golden, MEED_DTYPE_F32, false, bench.adapters, ADAPTERS);
+    golden_ok(meed_net_set_gates(net, mixed, SETS));
+    golden_ok(meed_net_logits(net, batch, want));
+    golden_ok(meed_kv_cache_create(net, 1, CAPACITY, &cache));
+    const int32_t zero = 0;
+    for (int32_t t = 0; t < batch->starts[1]; t++) {
+        golden_ok(
+            meed_net_decode(net, cache, 1, &bench.golden.ids[0][t], &zero, &t, &zero, 1, got));
+        assert_true(golden_worst(got, want + t * vocab, vocab) < 1e-5);
+    }
+    meed_kv_cache_destroy(cache);
+    meed_net_destroy(net);
+    meed_heap_free(want);
+    meed_heap_free(got);
+    bench_close(&bench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,6 +227,7 @@ int main(void)
         cmocka_unit_test(gates_coalitions_share_a_batch),
         cmocka_unit_test(gates_gradient_is_the_difference_quotient),
         cmocka_unit_test(gates_gradient_accumulates),
+        cmocka_unit_test(gates_decode_with_the_first_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
