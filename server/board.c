@@ -144,6 +144,11 @@ void meed_board_emit(struct meed_board *board, const struct meed_aggregator_even
     pthread_mutex_unlock(&board->lock);
 }
 
+int32_t meed_board_count(const struct meed_board *board)
+{
+    return board->count;
+}
+
 void meed_board_row(struct meed_board *board, int32_t client, struct meed_aggregator_row *row)
 {
     pthread_mutex_lock(&board->lock);

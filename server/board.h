@@ -34,6 +34,7 @@ void meed_board_total(struct meed_board *board, int32_t client, int64_t total_sh
 
 /* Fills rows, counts and the round if they are not set, and calls the observer. */
 void meed_board_emit(struct meed_board *board, const struct meed_aggregator_event *event);
+int32_t meed_board_count(const struct meed_board *board);
 /* A copy of one row. */
 void meed_board_row(struct meed_board *board, int32_t client, struct meed_aggregator_row *row);
 /* "anna, ben and 3 more", those without an update of this round. */

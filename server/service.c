@@ -379,6 +379,9 @@ enum meed_status meed_service_create(const struct meed_service_config *config,
     *service = made;
     made = NULL;
 out:
+    if (made) {
+        made->config.shape = NULL; /* stays the caller's */
+    }
     meed_service_destroy(made);
     return st;
 }
@@ -388,6 +391,7 @@ void meed_service_destroy(struct meed_service *service)
     if (!service) {
         return;
     }
+    meed_adapter_destroy(service->config.shape);
     sem_destroy(&service->wake);
     pthread_mutex_destroy(&service->lock);
     pthread_mutex_destroy(&service->uploads_lock);

@@ -36,7 +36,7 @@ struct meed_service_config {
     struct meed_ledger *ledger;
     struct meed_registry *registry;
     struct meed_board *board;
-    const struct meed_adapter *shape; /* any adapter of the run's shape */
+    struct meed_adapter *shape; /* any adapter of the run's shape; owned from create on */
 };
 
 /* Takes up the round where the store left it. */
