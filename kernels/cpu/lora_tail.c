@@ -5,7 +5,7 @@
 #include "base/threads.h"
 #include "kernels/cpu/cpu_scratch.h"
 
-enum { DEPTH = 512 }; /* of x converted to fp32 at a time */
+enum { DEPTH = PANEL_DEPTH }; /* of x converted to fp32 at a time */
 
 void MEED_TWIN(tail_dropout)(const struct meed_tail *tail, int64_t width, int64_t m,
                              int64_t k_begin, int64_t count, float *values)
@@ -48,30 +48,39 @@ void MEED_TWIN(tail_product)(const struct tail_job *job, struct meed_mat x, int6
                              int64_t end, float *u)
 {
     int64_t width = panel_cols(job->r);
-    float *rows = meed_cpu_scratch_floats(MEED_SCRATCH_ROWS, TAIL_ROWS * DEPTH);
+    float *rows = meed_cpu_scratch_floats(MEED_SCRATCH_ROWS, TAIL_ROWS * PANEL_STEP);
+    size_t item = meed_dtype_bytes(x.dtype);
     memset(u, 0, (size_t)((end - begin) * width) * sizeof *u);
     for (int64_t m = begin; m < end; m += TAIL_ROWS) {
         int64_t count = MEED_MIN(TAIL_ROWS, end - m);
         for (int64_t at = 0; at < job->k; at += DEPTH) {
             int64_t depth = MEED_MIN(DEPTH, job->k - at);
-            const float *a = rows;
-            int64_t step = depth;
+            const float *packed = job->packed + at * width;
             if (x.dtype == MEED_DTYPE_F32 && job->tail->dropout == 0.0f) {
-                a = (const float *)x.data + m * x.stride + at;
-                step = x.stride;
-            } else {
-                for (int64_t i = 0; i < count; i++) {
-                    vf_unpack_row(x.data, (m + i) * x.stride + at, x.dtype, depth,
-                                  rows + i * depth);
-                    if (job->tail->dropout > 0.0f) {
-                        MEED_TWIN(tail_dropout)
-                        (job->tail, job->k, m + i, at, depth, rows + i * depth);
-                    }
+                MEED_TWIN(panel_gemm)
+                ((const float *)x.data + m * x.stride + at, x.stride, 1, count, depth, packed,
+                 job->r, u + (m - begin) * width, width);
+                continue;
+            }
+            for (int64_t i = 0; i < count; i++) {
+                const char *from = (const char *)x.data + (size_t)((m + i) * x.stride + at) * item;
+                float *to = rows + i * PANEL_STEP;
+                vf_unpack_row(from, 0, x.dtype, depth, to);
+                /* The next block arrives while this one is multiplied: the same row's, or the
+                 * first one of the row a tile below. */
+                const char *next = at + depth < job->k ? from + (size_t)depth * item
+                                   : m + i + TAIL_ROWS < x.rows
+                                       ? from + (size_t)(TAIL_ROWS * x.stride - at) * item
+                                       : from;
+                for (size_t ahead = 0; ahead < DEPTH * item; ahead += 64) {
+                    __builtin_prefetch(next + ahead);
+                }
+                if (job->tail->dropout > 0.0f) {
+                    MEED_TWIN(tail_dropout)(job->tail, job->k, m + i, at, depth, to);
                 }
             }
             MEED_TWIN(panel_gemm)
-            (a, step, 1, count, depth, job->packed + at * width, job->r, u + (m - begin) * width,
-             width);
+            (rows, PANEL_STEP, 1, count, depth, packed, job->r, u + (m - begin) * width, width);
         }
     }
 }

@@ -47,7 +47,7 @@ static void tile_run(void *user, int64_t begin, int64_t end, int worker_idx)
     const struct job *job = user;
     float *packed = meed_cpu_scratch_floats(MEED_SCRATCH_PANEL, TILE_DEPTH * TILE_COLS);
     float *tile = meed_cpu_scratch_floats(MEED_SCRATCH_TILE, TILE_ROWS * TILE_COLS);
-    float *group = meed_cpu_scratch_floats(MEED_SCRATCH_ROWS, ROW_GROUP * TILE_DEPTH);
+    float *group = meed_cpu_scratch_floats(MEED_SCRATCH_ROWS, ROW_GROUP * PANEL_STEP);
     for (int64_t t = begin; t < end; t++) {
         int64_t row = t / job->col_tiles * job->rows_per_tile;
         int64_t col = t % job->col_tiles * TILE_COLS;
@@ -65,10 +65,10 @@ static void tile_run(void *user, int64_t begin, int64_t end, int worker_idx)
                 int64_t count = MEED_MIN(ROW_GROUP, rows - i);
                 for (int64_t r = 0; r < count; r++) {
                     vf_unpack_row(job->a.data, (row + i + r) * job->a.stride + k, job->a.dtype,
-                                  depth, group + r * depth);
+                                  depth, group + r * PANEL_STEP);
                 }
                 MEED_TWIN(panel_gemm)
-                (group, depth, 1, count, depth, packed, cols, tile + i * width, width);
+                (group, PANEL_STEP, 1, count, depth, packed, cols, tile + i * width, width);
             }
         }
         for (int64_t i = 0; i < rows; i++) {

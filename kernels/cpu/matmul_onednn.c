@@ -22,9 +22,9 @@
 #include "kernels/cpu/cpu_scratch.h"
 
 enum {
-    TILE = 128,         /* rows of a full piece */
-    CHUNK = 512,        /* columns of a chunk */
-    PLAN_SLOTS = 2048,  /* of a thread's cache */
+    TILE = 256,        /* rows of a full piece */
+    CHUNK = 512,       /* columns of a chunk */
+    PLAN_SLOTS = 2048, /* of a thread's cache */
     WEIGHT_SLOTS = 1024,
     PACK_ROWS = 16,     /* packing pays below this many rows */
     PACK_AFTER = 3,     /* calls with the same B */
@@ -49,8 +49,8 @@ static dnnl_data_type_t data_type(enum meed_dtype dtype)
     return dtype == MEED_DTYPE_F32 ? dnnl_f32 : dnnl_bf16;
 }
 
-static bool layout_strided(struct layout *layout, enum meed_dtype dtype, int64_t rows,
-                           int64_t cols, int64_t row_stride, int64_t col_stride)
+static bool layout_strided(struct layout *layout, enum meed_dtype dtype, int64_t rows, int64_t cols,
+                           int64_t row_stride, int64_t col_stride)
 {
     dnnl_dims_t dims = {rows, cols};
     dnnl_dims_t strides = {row_stride, col_stride};
@@ -101,9 +101,9 @@ static bool descriptor_create(dnnl_engine_t engine, const struct layout *src,
 {
     dnnl_primitive_attr_t attr = NULL;
     dnnl_post_ops_t sum = NULL;
-    bool ok = dnnl_primitive_attr_create(&attr) == dnnl_success &&
-              dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) ==
-                  dnnl_success;
+    bool ok =
+        dnnl_primitive_attr_create(&attr) == dnnl_success &&
+        dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success;
     if (ok && accumulate) {
         ok = dnnl_post_ops_create(&sum) == dnnl_success &&
 #if DNNL_VERSION_MAJOR >= 3
@@ -118,10 +118,10 @@ static bool descriptor_create(dnnl_engine_t engine, const struct layout *src,
                                                  dst->md, attr) == dnnl_success;
 #else
     dnnl_matmul_desc_t operation;
-    ok = ok &&
-         dnnl_matmul_desc_init(&operation, &src->md, &weights->md, NULL, &dst->md) ==
-             dnnl_success &&
-         dnnl_primitive_desc_create(descriptor, &operation, attr, engine, NULL) == dnnl_success;
+    ok =
+        ok &&
+        dnnl_matmul_desc_init(&operation, &src->md, &weights->md, NULL, &dst->md) == dnnl_success &&
+        dnnl_primitive_desc_create(descriptor, &operation, attr, engine, NULL) == dnnl_success;
 #endif
     if (sum) {
         (void)dnnl_post_ops_destroy(sum);
@@ -227,8 +227,8 @@ static struct thread_plans *thread_plans_get(void)
     return plans;
 }
 
-static bool operand_layouts(const struct plan_key *key, struct layout *src,
-                            struct layout *weights, struct layout *dst)
+static bool operand_layouts(const struct plan_key *key, struct layout *src, struct layout *weights,
+                            struct layout *dst)
 {
     bool transposed = key->kind == MEED_MATMUL_NT;
     memset(src, 0, sizeof *src);
@@ -279,8 +279,8 @@ static dnnl_primitive_desc_t plan_descriptor(const struct plan_key *key, struct 
         (void)dnnl_primitive_desc_destroy(descriptor);
         descriptor = NULL;
         ok = operand_layouts(key, &src, &weights, &dst) && ok;
-        ok = ok && descriptor_create(engine_shared, &src, &chosen, &dst, key->accumulate,
-                                     &descriptor);
+        ok = ok &&
+             descriptor_create(engine_shared, &src, &chosen, &dst, key->accumulate, &descriptor);
         layouts_clear(&src, &weights, &dst);
         if (ok && packed) {
             *packed = chosen;
@@ -320,7 +320,7 @@ static bool plan_build(struct plan *plan)
 /* Whether every height of the list has a batch-reduce kernel: only then are rows independent. */
 static bool verdict_build(const struct plan_key *key)
 {
-    static const int64_t heights[] = {1, 2, 4, 8, 16, 48, 64, TILE};
+    static const int64_t heights[] = {1, 2, 4, 8, 16, 48, 64, 128, TILE};
     for (size_t i = 0; i < MEED_COUNT(heights); i++) {
         struct plan_key probe = *key;
         probe.m = heights[i];
@@ -471,13 +471,12 @@ static bool chunk_pack(struct thread_plans *plans, struct plan_key key, const ch
         dnnl_reorder_primitive_desc_create(&reorder_descriptor, LAYOUT(&plain), engine_shared,
                                            LAYOUT(&packed), engine_shared, NULL) == dnnl_success &&
         dnnl_primitive_create(&reorder, reorder_descriptor) == dnnl_success &&
-        dnnl_memory_create(&from_memory, LAYOUT(&plain), engine_shared,
-                           (void *)(uintptr_t)from) == dnnl_success &&
+        dnnl_memory_create(&from_memory, LAYOUT(&plain), engine_shared, (void *)(uintptr_t)from) ==
+            dnnl_success &&
         dnnl_memory_create(&to_memory, LAYOUT(&packed), engine_shared, to) == dnnl_success;
     if (ok) {
         dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from_memory}, {DNNL_ARG_TO, to_memory}};
-        ok = dnnl_primitive_execute(reorder, plans->stream, MEED_COUNT(args), args) ==
-             dnnl_success;
+        ok = dnnl_primitive_execute(reorder, plans->stream, MEED_COUNT(args), args) == dnnl_success;
     }
     if (from_memory) {
         (void)dnnl_memory_destroy(from_memory);
@@ -537,8 +536,10 @@ static const char *weights_find(struct meed_matmul_onednn *state, struct thread_
     }
     if (idx == state->count && idx < WEIGHT_SLOTS) {
         state->weights[state->count++] =
-            (struct weights){b.data, (size_t)(b.rows * b.cols) * meed_dtype_bytes(b.dtype),
-                             b.rows, b.cols, b.dtype, 0, false, NULL};
+            (struct weights){b.data,  (size_t)(b.rows * b.cols) * meed_dtype_bytes(b.dtype),
+                             b.rows,  b.cols,
+                             b.dtype, 0,
+                             false,   NULL};
     }
     if (idx < WEIGHT_SLOTS) {
         struct weights *weights = &state->weights[idx];
@@ -664,8 +665,8 @@ bool meed_matmul_onednn_run(struct meed_pool *pool, struct meed_matmul_onednn *s
         return false;
     }
     struct job job = {.a = a, .b = b, .c = c};
-    job.key = (struct plan_key){
-        0, c.cols, a.cols, kind, a.dtype, c.dtype, (uint8_t)accumulate, 0, 0, 0};
+    job.key =
+        (struct plan_key){0, c.cols, a.cols, kind, a.dtype, c.dtype, (uint8_t)accumulate, 0, 0, 0};
     if (!served(plans, job.key, c.cols)) {
         return false;
     }

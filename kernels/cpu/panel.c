@@ -3,47 +3,69 @@
  * element. */
 #include "kernels/cpu/panel.h"
 
-/* acc[i][j] over the block; A elements are broadcast, P is read as it lies. */
-#define PANEL_KERNEL(MR, NV)                                                                       \
-    static void kernel_##MR##_##NV(const float *a, int64_t row_step, int64_t col_step, int64_t k,  \
-                                   const float *panel, float *c, int64_t c_stride)                 \
-    {                                                                                              \
-        vf acc[MR][NV];                                                                            \
-        _Pragma("GCC unroll 16") for (int i = 0; i < MR; i++)                                      \
-        {                                                                                          \
-            _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++)                                   \
-            {                                                                                      \
-                acc[i][j] = vf_load(c + i * c_stride + j * VL);                                    \
-            }                                                                                      \
-        }                                                                                          \
-        for (int64_t step = 0; step < k; step++) {                                                 \
-            vf b[NV];                                                                              \
-            _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++)                                   \
-            {                                                                                      \
-                b[j] = vf_load(panel + j * VL);                                                    \
-            }                                                                                      \
-            _Pragma("GCC unroll 16") for (int i = 0; i < MR; i++)                                  \
-            {                                                                                      \
-                vf x = vf_set1(a[i * row_step]);                                                   \
-                _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++)                               \
-                {                                                                                  \
-                    acc[i][j] = vf_fma(x, b[j], acc[i][j]);                                        \
-                }                                                                                  \
-            }                                                                                      \
-            a += col_step;                                                                         \
-            panel += NV * VL;                                                                      \
-        }                                                                                          \
-        _Pragma("GCC unroll 16") for (int i = 0; i < MR; i++)                                      \
-        {                                                                                          \
-            _Pragma("GCC unroll 4") for (int j = 0; j < NV; j++)                                   \
-            {                                                                                      \
-                vf_store(c + i * c_stride + j * VL, acc[i][j]);                                    \
-            }                                                                                      \
-        }                                                                                          \
+/* acc[i][j] over the block; A elements are broadcast, P is read as it lies. Inlined with constants
+ * for the block and, below, for one of the steps: sixteen row addresses do not fit the integer
+ * registers unless the row step is known. */
+VEC_INLINE void block_run(int rows, int vectors, const float *a, int64_t row_step, int64_t col_step,
+                          int64_t k, const float *panel, float *c, int64_t c_stride)
+{
+    vf acc[16][3];
+    _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)
+    {
+        _Pragma("GCC unroll 4") for (int j = 0; j < vectors; j++)
+        {
+            acc[i][j] = vf_load(c + i * c_stride + j * VL);
+        }
     }
+    for (int64_t step = 0; step < k; step++) {
+        vf b[3];
+        _Pragma("GCC unroll 4") for (int j = 0; j < vectors; j++)
+        {
+            b[j] = vf_load(panel + j * VL);
+        }
+        _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)
+        {
+            vf x = vf_set1(a[i * row_step]);
+            _Pragma("GCC unroll 4") for (int j = 0; j < vectors; j++)
+            {
+                acc[i][j] = vf_fma(x, b[j], acc[i][j]);
+            }
+        }
+        a += col_step;
+        panel += vectors * VL;
+    }
+    _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++)
+    {
+        _Pragma("GCC unroll 4") for (int j = 0; j < vectors; j++)
+        {
+            vf_store(c + i * c_stride + j * VL, acc[i][j]);
+        }
+    }
+}
 
 typedef void (*panel_kernel_fn)(const float *a, int64_t row_step, int64_t col_step, int64_t k,
                                 const float *panel, float *c, int64_t c_stride);
+
+/* One kernel for any steps, one for rows PANEL_STEP apart, one for a transposed A. */
+#define PANEL_KERNEL(MR, NV)                                                                       \
+    static void any_##MR##_##NV(const float *a, int64_t row_step, int64_t col_step, int64_t k,     \
+                                const float *panel, float *c, int64_t c_stride)                    \
+    {                                                                                              \
+        block_run(MR, NV, a, row_step, col_step, k, panel, c, c_stride);                           \
+    }                                                                                              \
+    static void rows_##MR##_##NV(const float *a, int64_t row_step, int64_t col_step, int64_t k,    \
+                                 const float *panel, float *c, int64_t c_stride)                   \
+    {                                                                                              \
+        (void)row_step;                                                                            \
+        (void)col_step;                                                                            \
+        block_run(MR, NV, a, PANEL_STEP, 1, k, panel, c, c_stride);                                \
+    }                                                                                              \
+    static void cols_##MR##_##NV(const float *a, int64_t row_step, int64_t col_step, int64_t k,    \
+                                 const float *panel, float *c, int64_t c_stride)                   \
+    {                                                                                              \
+        (void)row_step;                                                                            \
+        block_run(MR, NV, a, 1, col_step, k, panel, c, c_stride);                                  \
+    }
 
 PANEL_KERNEL(1, 1)
 PANEL_KERNEL(1, 2)
@@ -59,38 +81,42 @@ PANEL_KERNEL(8, 1)
 PANEL_KERNEL(8, 2)
 PANEL_KERNEL(8, 3)
 PANEL_KERNEL(16, 1)
-enum { ROWS_1 = 16, ROWS_2 = 8, ROWS_3 = 8 };
+/* clang-format off */
+#define LADDER(kind)                                                                               \
+    {                                                                                              \
+        {{16, 8, 4, 2, 1}, {kind##_16_1, kind##_8_1, kind##_4_1, kind##_2_1, kind##_1_1}},         \
+        {{8, 8, 4, 2, 1}, {kind##_8_2, kind##_8_2, kind##_4_2, kind##_2_2, kind##_1_2}},           \
+        {{8, 8, 4, 2, 1}, {kind##_8_3, kind##_8_3, kind##_4_3, kind##_2_3, kind##_1_3}},           \
+    }
 #else
-enum { ROWS_1 = 8, ROWS_2 = 4, ROWS_3 = 4 };
+#define LADDER(kind)                                                                               \
+    {                                                                                              \
+        {{8, 8, 4, 2, 1}, {kind##_8_1, kind##_8_1, kind##_4_1, kind##_2_1, kind##_1_1}},           \
+        {{4, 4, 4, 2, 1}, {kind##_4_2, kind##_4_2, kind##_4_2, kind##_2_2, kind##_1_2}},           \
+        {{4, 4, 4, 2, 1}, {kind##_4_3, kind##_4_3, kind##_4_3, kind##_2_3, kind##_1_3}},           \
+    }
 #endif
+/* clang-format on */
 
+/* Block heights, highest first, for panels of one, two and three vectors. */
 static const struct {
-    int rows[4]; /* block heights, highest first */
+    int rows[5];
     panel_kernel_fn kernel[5];
-} ladder[3] = {
-#if defined(__AVX512F__)
-    {{16, 8, 4, 2}, {kernel_16_1, kernel_8_1, kernel_4_1, kernel_2_1, kernel_1_1}},
-    {{8, 8, 4, 2}, {kernel_8_2, kernel_8_2, kernel_4_2, kernel_2_2, kernel_1_2}},
-    {{8, 8, 4, 2}, {kernel_8_3, kernel_8_3, kernel_4_3, kernel_2_3, kernel_1_3}},
-#else
-    {{8, 8, 4, 2}, {kernel_8_1, kernel_8_1, kernel_4_1, kernel_2_1, kernel_1_1}},
-    {{4, 4, 4, 2}, {kernel_4_2, kernel_4_2, kernel_4_2, kernel_2_2, kernel_1_2}},
-    {{4, 4, 4, 2}, {kernel_4_3, kernel_4_3, kernel_4_3, kernel_2_3, kernel_1_3}},
-#endif
-};
+} ladders[3][3] = {LADDER(any), LADDER(rows), LADDER(cols)};
 
 void MEED_TWIN(panel_gemm)(const float *a, int64_t row_step, int64_t col_step, int64_t rows,
                            int64_t k, const float *packed, int64_t n, float *c, int64_t c_stride)
 {
     int64_t vectors = panel_cols(n) / VL;
+    int kind = row_step == PANEL_STEP && col_step == 1 ? 1 : row_step == 1 ? 2 : 0;
     while (vectors > 0) {
         int nv = panel_next(vectors);
         int64_t row = 0;
         for (int step = 0; step < 5; step++) {
-            int height = step < 4 ? ladder[nv - 1].rows[step] : 1;
+            int height = ladders[kind][nv - 1].rows[step];
             for (; row + height <= rows; row += height) {
-                ladder[nv - 1].kernel[step](a + row * row_step, row_step, col_step, k, packed,
-                                            c + row * c_stride, c_stride);
+                ladders[kind][nv - 1].kernel[step](a + row * row_step, row_step, col_step, k,
+                                                   packed, c + row * c_stride, c_stride);
             }
         }
         packed += k * nv * VL;

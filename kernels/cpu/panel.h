@@ -18,6 +18,10 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/vec.h"
 
+/* Row step of A's scratch tiles for which panel_gemm has kernels of its own; not a power of two, so
+ * that sixteen rows do not share one set of the first cache. Up to PANEL_DEPTH columns. */
+enum { PANEL_DEPTH = 256, PANEL_STEP = PANEL_DEPTH + 16 };
+
 /* n rounded up to whole vectors: the row length of a C tile and the columns of a packed P. */
 static inline int64_t panel_cols(int64_t n)
 {

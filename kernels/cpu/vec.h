@@ -166,11 +166,21 @@ VEC_INLINE vf vf_rounded(vf value, enum meed_dtype dtype)
     return dtype == MEED_DTYPE_F32 ? value
                                    : (vf)(__builtin_convertvector(vf_to_bf16(value), vu) << 16);
 }
-/* Copies count elements into fp32, or back. */
+/* Copies count elements into fp32. */
 VEC_INLINE void vf_unpack_row(const void *from, int64_t idx, enum meed_dtype dtype, int64_t count,
                               float *to)
 {
-    for (int64_t i = 0; i < count; i += VL) {
+    int64_t i = 0;
+    if (dtype == MEED_DTYPE_BF16) {
+        for (; i + VL <= count; i += VL) {
+            vf_store(to + i, vf_from_bf16((const meed_bf16 *)from + idx + i));
+        }
+    } else {
+        for (; i + VL <= count; i += VL) {
+            vf_store(to + i, vf_load((const float *)from + idx + i));
+        }
+    }
+    if (i < count) {
         vf_put_n(to, i, MEED_DTYPE_F32, count - i, vf_get_n(from, idx + i, dtype, count - i));
     }
 }
