@@ -75,7 +75,7 @@ static void print_round(const char *body, size_t size)
     if (meed_ledger_parse_round(body, size, &arena, &entry) == MEED_OK) {
         printf("round %d: budget %lld%s, utility %.4f to %.4f\n", entry.round,
                (long long)entry.budget, entry.retained ? " (kept: nobody could be paid)" : "",
-               entry.value_empty, entry.value_full);
+               entry.value_empty, entry.value_kept);
         for (int32_t i = 0; i < entry.client_count; i++) {
             const struct meed_ledger_client *line = &entry.clients[i];
             printf("  %-20s %-9s phi %+.5f ± %.5f %16lld%s%s\n", line->id, words[line->state],

@@ -95,6 +95,22 @@ static bool on_progress(void *user, int64_t tokens_done, int64_t tokens_total)
     return !meed_runner_stopping(aggregator->runner);
 }
 
+/* Utility of the coalition that will be aggregated; exact games have scored it, leave-one-out games
+ * only if nobody, or one, is excluded. */
+static double value_of_kept(const struct meed_valuation *found)
+{
+    uint32_t kept = 0;
+    for (int32_t i = 0; i < found->players; i++) {
+        kept |= found->clients[i].status != MEED_PAY_EXCLUDED ? 1u << i : 0u;
+    }
+    for (int32_t i = 0; i < found->coalition_count; i++) {
+        if (found->coalition_masks[i] == kept) {
+            return found->coalition_values[i];
+        }
+    }
+    return found->value_full;
+}
+
 static enum meed_status value_cohort(void *user, const struct meed_settle_cohort *cohort,
                                      struct meed_settle_value *value,
                                      struct meed_value_client *clients)
@@ -119,6 +135,7 @@ static enum meed_status value_cohort(void *user, const struct meed_settle_cohort
                   found->residual, found->note[0] ? ": " : "", found->note);
     value->value_empty = found->value_empty;
     value->value_full = found->value_full;
+    value->value_kept = value_of_kept(found);
     value->coalitions = found->evaluations;
     value->tokens = found->tokens;
     memcpy(value->utilities_hash, found->utilities_hash, MEED_SHA256_BYTES);

@@ -83,7 +83,7 @@ struct meed_aggregator_event {
     int64_t tokens_done;
     int64_t tokens_total;
     int64_t remaining_ms;  /* to the deadline; -1: it has not begun (nobody has joined) */
-    double utility_before; /* SETTLED: v of nobody and of everybody, nats a token */
+    double utility_before; /* SETTLED: v of the base and of what is published, nats a token */
     double utility_after;
     char text[MEED_LIMIT_REASON_BYTES];
 };

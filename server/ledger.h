@@ -11,7 +11,8 @@
  *     genesis    run, model, benchmark, start (hashes), config (hash of everything that defines the
  *                run), clients (ids), rounds, budget, aggregation, estimator, payment
  *     round      run, round, budget, retained, before, after (adapter hashes), model, benchmark,
- *                utilities (hash of all coalition utilities), value_empty, value_full, and clients:
+ *                utilities (hash of all coalition utilities), value_empty, value_full, value_kept
+ *                (v of nobody, of everybody, of those not excluded), and clients:
  *                id, status, reason, update (hash), phi, se, share; in id order
  *     abandoned  run, round, before, reason
  *     final      run, adapter, totals: id, share
@@ -80,7 +81,8 @@ struct meed_ledger_round {
     uint8_t before_hash[MEED_SHA256_BYTES];
     uint8_t after_hash[MEED_SHA256_BYTES];
     uint8_t utilities_hash[MEED_SHA256_BYTES];
-    double value_empty, value_full;
+    double value_empty, value_full; /* v of nobody, of everybody valued */
+    double value_kept;              /* v of those who were not excluded: what is published */
     int32_t client_count;
     struct meed_ledger_client *clients; /* sorted by id */
 };

@@ -135,6 +135,7 @@ enum meed_status meed_ledger_body_round(const struct meed_ledger_link *link,
     bad |= set(object, "utilities", hash_value(entry->utilities_hash));
     bad |= set(object, "value_empty", json_real(entry->value_empty));
     bad |= set(object, "value_full", json_real(entry->value_full));
+    bad |= set(object, "value_kept", json_real(entry->value_kept));
     json_t *clients = json_array();
     for (int32_t i = 0; i < entry->client_count; i++) {
         bad |= json_array_append_new(clients, client_value(&entry->clients[i], &bad));
@@ -262,6 +263,7 @@ static enum meed_status read_round(const json_t *object, struct meed_arena *aren
     MEED_TRY(get_hash(object, "utilities", entry->utilities_hash));
     MEED_TRY(get_real(object, "value_empty", &entry->value_empty));
     MEED_TRY(get_real(object, "value_full", &entry->value_full));
+    MEED_TRY(get_real(object, "value_kept", &entry->value_kept));
     const json_t *clients = json_object_get(object, "clients");
     if (!json_is_array(clients) || json_array_size(clients) > MEED_LIMIT_CLIENTS) {
         return body_failed("clients");

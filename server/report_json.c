@@ -74,7 +74,7 @@ static enum meed_status add_round(struct gather *gather, const struct meed_buf *
     gather->bad |= json_object_set_new(entry, "budget", json_integer(round.budget));
     gather->bad |= json_object_set_new(entry, "retained", json_integer(round.retained));
     gather->bad |= json_object_set_new(entry, "utility_before", json_real(round.value_empty));
-    gather->bad |= json_object_set_new(entry, "utility_after", json_real(round.value_full));
+    gather->bad |= json_object_set_new(entry, "utility_after", json_real(round.value_kept));
     for (int32_t i = 0; i < round.client_count; i++) {
         add_total(gather, &round.clients[i], (size_t)i);
         gather->bad |=

@@ -42,6 +42,7 @@ struct meed_settle_cohort {
 
 struct meed_settle_value {
     double value_empty, value_full;
+    double value_kept;  /* v of those who are not excluded; value_full if nobody is */
     int64_t coalitions; /* really scored */
     int64_t tokens;
     uint8_t utilities_hash[MEED_SHA256_BYTES];

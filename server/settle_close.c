@@ -229,6 +229,7 @@ enum meed_status meed_settle_pay(struct meed_settle *settle, const struct meed_s
     memcpy(entry.utilities_hash, valued.value.utilities_hash, MEED_SHA256_BYTES);
     entry.value_empty = valued.value.value_empty;
     entry.value_full = valued.value.value_full;
+    entry.value_kept = valued.value.value_kept;
     MEED_TRY_OUT(fill_clients(settle, cohort, verdicts, &valued, &arena, &entry));
     MEED_TRY_OUT(write_entry(settle, &entry));
     meed_settle_fault(settle, "settle.ledger");
@@ -326,14 +327,14 @@ static void tell_settled(struct meed_settle *settle, const struct meed_ledger_ro
                                           .round = entry->round,
                                           .client = -1,
                                           .utility_before = entry->value_empty,
-                                          .utility_after = entry->value_full};
+                                          .utility_after = entry->value_kept};
     int32_t paid = 0;
     for (int32_t i = 0; i < entry->client_count; i++) {
         paid += entry->clients[i].share > 0;
     }
     show_round(settle, entry);
     MEED_LOG_INFO("server", "round %d settled: %d of %d clients paid (utility %.4f to %.4f)",
-                  entry->round, paid, entry->client_count, entry->value_empty, entry->value_full);
+                  entry->round, paid, entry->client_count, entry->value_empty, entry->value_kept);
     pthread_mutex_lock(&settle->counts_lock);
     settle->counts.rounds_settled++;
     pthread_mutex_unlock(&settle->counts_lock);
