@@ -13,8 +13,9 @@
 
 #include "base/threads.h"
 #include "kernels/cpu/cpu_scratch.h"
+#include "kernels/cpu/thin.h"
 
-enum { BLOCK_COLS = 192, BLOCK_DEPTH = 128, DX_ROWS = 32 };
+enum { BLOCK_COLS = 192, BLOCK_COLS_MIN = 48, BLOCK_DEPTH = 128, DX_ROWS = 32 };
 
 struct job {
     struct meed_mat dy;
@@ -26,44 +27,61 @@ struct job {
     int64_t k;
     int64_t r;
     float *da;
-    const float *u;        /* [M, R] gates ⊙ dT */
-    const float *t;        /* [M, R] T */
-    const float *packed_a; /* A by blocks of BLOCK_COLS columns */
+    const float *u; /* [M, R] gates ⊙ dT */
+    const float *t; /* [M, R] T */
+    const float *a; /* [R, K] A in fp32 */
+    int64_t block;  /* columns of a dA or dB block */
     int64_t da_blocks;
     int64_t db_blocks;
 };
 
-/* acc [rank, BLOCK_COLS] = leftᵀ·src[:, col : col + cols], left [M, R] at its first column. */
+/* Asks for the rows that the next step reads: they lie a stride apart, which no hardware
+ * prefetcher follows across pages. */
+static void rows_prefetch(struct meed_mat src, int64_t row, int64_t rows, int64_t col, int64_t cols)
+{
+    int64_t item = (int64_t)meed_dtype_bytes(src.dtype);
+    for (int64_t i = row; i < MEED_MIN(row + rows, src.rows); i++) {
+        const char *from = (const char *)src.data + (i * src.stride + col) * item;
+        for (int64_t at = 0; at < cols * item; at += 64) {
+            __builtin_prefetch(from + at);
+        }
+    }
+}
+
+/* acc [rank, block] = leftᵀ·src[:, col : col + cols], left [M, R] at its first column. */
 static const float *columns_product(const struct job *job, const float *left, int64_t rank,
                                     struct meed_mat src, int64_t col, int64_t cols, bool dropout)
 {
     int64_t width = panel_cols(cols);
     float *acc = meed_cpu_scratch_floats(MEED_SCRATCH_TILE, (size_t)(rank * width));
-    float *packed = meed_cpu_scratch_floats(MEED_SCRATCH_PANEL, BLOCK_DEPTH * BLOCK_COLS);
     float *rows = meed_cpu_scratch_floats(MEED_SCRATCH_ROWS, BLOCK_DEPTH * BLOCK_COLS);
     memset(acc, 0, (size_t)(rank * width) * sizeof *acc);
     for (int64_t m = 0; m < src.rows; m += BLOCK_DEPTH) {
         int64_t depth = MEED_MIN(BLOCK_DEPTH, src.rows - m);
-        int64_t at = m * src.stride + col;
+        const char *from =
+            (const char *)src.data + (size_t)(m * src.stride + col) * meed_dtype_bytes(src.dtype);
+        enum meed_dtype dtype = src.dtype;
+        int64_t stride = src.stride;
         if (dropout) {
             for (int64_t i = 0; i < depth; i++) {
-                vf_unpack_row(src.data, at + i * src.stride, src.dtype, cols, rows + i * cols);
+                vf_unpack_row(from, i * stride, dtype, cols, rows + i * cols);
                 MEED_TWIN(tail_dropout)(job->tail, job->k, m + i, col, cols, rows + i * cols);
             }
-            MEED_TWIN(panel_pack)(rows, MEED_DTYPE_F32, cols, false, depth, cols, packed);
-        } else {
-            const char *from = (const char *)src.data + (size_t)at * meed_dtype_bytes(src.dtype);
-            MEED_TWIN(panel_pack)(from, src.dtype, src.stride, false, depth, cols, packed);
+            from = (const char *)rows;
+            dtype = MEED_DTYPE_F32;
+            stride = cols;
         }
-        MEED_TWIN(panel_gemm)(left + m * job->r, 1, job->r, rank, depth, packed, cols, acc, width);
+        rows_prefetch(src, m + depth, BLOCK_DEPTH, col, cols);
+        MEED_TWIN(thin_sum)
+        (left + m * job->r, job->r, rank, depth, from, dtype, stride, cols, acc, width);
     }
     return acc;
 }
 
 static void block_da(const struct job *job, int64_t block)
 {
-    int64_t col = block * BLOCK_COLS;
-    int64_t cols = MEED_MIN(BLOCK_COLS, job->k - col);
+    int64_t col = block * job->block;
+    int64_t cols = MEED_MIN(job->block, job->k - col);
     const float *acc =
         columns_product(job, job->u, job->r, job->xt, col, cols, job->tail->dropout > 0.0f);
     int64_t width = panel_cols(cols);
@@ -74,20 +92,20 @@ static void block_da(const struct job *job, int64_t block)
     }
 }
 
-static int64_t slot_blocks(const struct meed_lora_slot *slot)
+static int64_t slot_blocks(const struct meed_lora_slot *slot, int64_t block)
 {
-    return slot->db ? (slot->n_count + BLOCK_COLS - 1) / BLOCK_COLS : 0;
+    return slot->db ? (slot->n_count + block - 1) / block : 0;
 }
 
 static void block_db(const struct job *job, int64_t block)
 {
     const struct meed_lora_slot *slot = job->slots;
-    while (block >= slot_blocks(slot)) {
-        block -= slot_blocks(slot);
+    while (block >= slot_blocks(slot, job->block)) {
+        block -= slot_blocks(slot, job->block);
         slot++;
     }
-    int64_t begin = block * BLOCK_COLS;
-    int64_t cols = MEED_MIN(BLOCK_COLS, slot->n_count - begin);
+    int64_t begin = block * job->block;
+    int64_t cols = MEED_MIN(job->block, slot->n_count - begin);
     const float *acc = columns_product(job, job->t + slot->t_begin, slot->r, job->dy,
                                        slot->n_begin + begin, cols, false);
     int64_t width = panel_cols(cols);
@@ -102,24 +120,29 @@ static void block_dx(const struct job *job, int64_t block)
 {
     int64_t row = block * DX_ROWS;
     int64_t rows = MEED_MIN(DX_ROWS, job->dxt.rows - row);
-    float *acc = meed_cpu_scratch_floats(MEED_SCRATCH_TILE, DX_ROWS * BLOCK_COLS);
-    for (int64_t col = 0; col < job->k; col += BLOCK_COLS) {
-        int64_t cols = MEED_MIN(BLOCK_COLS, job->k - col);
-        int64_t width = panel_cols(cols);
-        memset(acc, 0, (size_t)(rows * width) * sizeof *acc);
-        MEED_TWIN(panel_gemm)
-        (job->u + row * job->r, job->r, 1, rows, job->r, job->packed_a + col * job->r, cols, acc,
-         width);
-        for (int64_t i = 0; i < rows; i++) {
-            int64_t at = (row + i) * job->dxt.stride + col;
-            if (job->tail->dropout > 0.0f) {
-                MEED_TWIN(tail_dropout)(job->tail, job->k, row + i, col, cols, acc + i * width);
-            }
-            for (int64_t j = 0; j < cols; j += VL) {
-                vf value = vf_get_n(job->dxt.data, at + j, job->dxt.dtype, cols - j);
-                vf_put_n(job->dxt.data, at + j, job->dxt.dtype, cols - j,
-                         value + vf_load(acc + i * width + j));
-            }
+    struct meed_mat dx = meed_mat_rows(job->dxt, row, rows);
+    const float *u = job->u + row * job->r;
+    if (job->tail->dropout == 0.0f) {
+        /* Eight rows at a time, so that they stay in the first cache along K. */
+        for (int64_t i = 0; i < rows; i += 8) {
+            struct meed_mat part = meed_mat_rows(dx, i, MEED_MIN(8, rows - i));
+            MEED_TWIN(thin_add)
+            (u + i * job->r, job->r, part.rows, job->r, job->a, job->k, job->k, part.data, dx.dtype,
+             dx.stride);
+        }
+        return;
+    }
+    float *acc = meed_cpu_scratch_floats(MEED_SCRATCH_TILE, (size_t)(DX_ROWS * job->k));
+    memset(acc, 0, (size_t)(rows * job->k) * sizeof *acc);
+    MEED_TWIN(thin_add)
+    (u, job->r, rows, job->r, job->a, job->k, job->k, acc, MEED_DTYPE_F32, job->k);
+    for (int64_t i = 0; i < rows; i++) {
+        float *low = acc + i * job->k;
+        MEED_TWIN(tail_dropout)(job->tail, job->k, row + i, 0, job->k, low);
+        for (int64_t j = 0; j < job->k; j += VL) {
+            vf value = vf_get_n(dx.data, i * dx.stride + j, dx.dtype, job->k - j);
+            value += vf_get_n(low, j, MEED_DTYPE_F32, job->k - j);
+            vf_put_n(dx.data, i * dx.stride + j, dx.dtype, job->k - j, value);
         }
     }
 }
@@ -165,32 +188,35 @@ void MEED_TWIN(lora_grad)(const struct meed_backend *be, struct meed_mat dy, str
     if (!tail || !tail->a.data || tail->a.rows == 0 || dy.rows == 0) {
         return;
     }
-    struct job job = {dy,           xt, dxt,  tail, slots, slot_count, k,
-                      tail->a.rows, da, NULL, NULL, NULL,  0,          0};
+    struct job job = {.dy = dy, .xt = xt, .dxt = dxt, .tail = tail, .slots = slots, .k = k};
+    job.slot_count = slot_count;
+    job.r = tail->a.rows;
+    job.da = da;
     MEED_ASSERT(tail->a.cols == k && xt.cols == k + job.r && dxt.cols == k + job.r);
     MEED_ASSERT(dy.rows == xt.rows && dxt.rows == xt.rows);
     job.u = columns_unpack(dxt, k, job.r, tail, MEED_SCRATCH_SHARED_B);
-    job.da_blocks = da ? (k + BLOCK_COLS - 1) / BLOCK_COLS : 0;
+    /* Narrower blocks where there are too few for the workers; the sums stay the same. */
+    job.block = BLOCK_COLS;
+    int64_t wanted = 4 * (int64_t)meed_pool_thread_count(be->pool);
+    while (job.block > BLOCK_COLS_MIN && (k + dy.cols) / job.block < wanted) {
+        job.block /= 2;
+    }
+    job.da_blocks = da ? (k + job.block - 1) / job.block : 0;
     for (int32_t i = 0; i < slot_count; i++) {
         MEED_ASSERT(slots[i].n_begin + slots[i].n_count <= dy.cols);
         MEED_ASSERT(slots[i].t_begin + slots[i].r <= job.r);
-        job.db_blocks += slot_blocks(&slots[i]);
+        job.db_blocks += slot_blocks(&slots[i], job.block);
     }
     if (job.db_blocks > 0) {
         job.t = columns_unpack(xt, k, job.r, NULL, MEED_SCRATCH_SHARED_C);
     }
     int64_t dx_blocks = 0;
     if (dx_wanted) {
-        float *packed =
-            meed_cpu_scratch_floats(MEED_SCRATCH_SHARED_A, (size_t)(panel_cols(k) * job.r));
-        for (int64_t col = 0; col < k; col += BLOCK_COLS) {
-            const char *from =
-                (const char *)tail->a.data + (size_t)col * meed_dtype_bytes(tail->a.dtype);
-            MEED_TWIN(panel_pack)
-            (from, tail->a.dtype, tail->a.stride, false, job.r, MEED_MIN(BLOCK_COLS, k - col),
-             packed + col * job.r);
+        float *factors = meed_cpu_scratch_floats(MEED_SCRATCH_SHARED_A, (size_t)(k * job.r));
+        for (int64_t j = 0; j < job.r; j++) {
+            vf_unpack_row(tail->a.data, j * tail->a.stride, tail->a.dtype, k, factors + j * k);
         }
-        job.packed_a = packed;
+        job.a = factors;
         dx_blocks = (dy.rows + DX_ROWS - 1) / DX_ROWS;
     }
     meed_pool_for(be->pool, job.da_blocks + job.db_blocks + dx_blocks, 1, blocks_run, &job);

@@ -166,6 +166,9 @@ struct thread_plans {
 static pthread_once_t engine_once = PTHREAD_ONCE_INIT;
 static dnnl_engine_t engine_shared; /* lives as long as the process */
 static pthread_key_t plans_key;
+/* One thread builds at a time: oneDNN shares compiled kernels through a cache of its own, and the
+ * hand-over is invisible to ThreadSanitizer. Executing takes no lock. */
+static pthread_mutex_t build_mutex = PTHREAD_MUTEX_INITIALIZER;
 static MEED_THREAD_LOCAL struct thread_plans *plans_here;
 
 static void plan_clear(struct plan *plan)
@@ -359,7 +362,9 @@ static struct plan *plan_get(struct thread_plans *plans, struct plan_key key)
     struct plan *plan = &plans->plans[slot];
     plan->key = key;
     plans->count++;
+    pthread_mutex_lock(&build_mutex);
     plan->served = key.m == 0 ? verdict_build(&key) : plan_build(plan);
+    pthread_mutex_unlock(&build_mutex);
     return plan;
 }
 

@@ -134,6 +134,14 @@ VEC_INLINE vf vf_get_n(const void *base, int64_t idx, enum meed_dtype dtype, int
     if (lanes >= VL) {
         return vf_get(base, idx, dtype);
     }
+#if defined(__AVX512F__)
+    __mmask16 mask = (__mmask16)((1u << lanes) - 1u);
+    if (dtype == MEED_DTYPE_F32) {
+        return _mm512_maskz_loadu_ps(mask, (const float *)base + idx);
+    }
+    __m256i raw = _mm256_maskz_loadu_epi16(mask, (const meed_bf16 *)base + idx);
+    return (vf)(__builtin_convertvector((vh)raw, vu) << 16);
+#else
     vf value = {0};
     if (dtype == MEED_DTYPE_F32) {
         for (int64_t i = 0; i < lanes; i++) {
@@ -145,12 +153,23 @@ VEC_INLINE vf vf_get_n(const void *base, int64_t idx, enum meed_dtype dtype, int
         }
     }
     return value;
+#endif
 }
 VEC_INLINE void vf_put_n(void *base, int64_t idx, enum meed_dtype dtype, int64_t lanes, vf value)
 {
     if (lanes >= VL) {
         vf_put(base, idx, dtype, value);
-    } else if (dtype == MEED_DTYPE_F32) {
+        return;
+    }
+#if defined(__AVX512F__)
+    __mmask16 mask = (__mmask16)((1u << lanes) - 1u);
+    if (dtype == MEED_DTYPE_F32) {
+        _mm512_mask_storeu_ps((float *)base + idx, mask, value);
+    } else {
+        _mm256_mask_storeu_epi16((meed_bf16 *)base + idx, mask, (__m256i)vf_to_bf16(value));
+    }
+#else
+    if (dtype == MEED_DTYPE_F32) {
         for (int64_t i = 0; i < lanes; i++) {
             ((float *)base)[idx + i] = value[i];
         }
@@ -159,6 +178,7 @@ VEC_INLINE void vf_put_n(void *base, int64_t idx, enum meed_dtype dtype, int64_t
             ((meed_bf16 *)base)[idx + i] = meed_bf16_from_f32(value[i]);
         }
     }
+#endif
 }
 /* value as it reads back after being stored in dtype. */
 VEC_INLINE vf vf_rounded(vf value, enum meed_dtype dtype)
