@@ -36,6 +36,7 @@ void *meed_cpu_scratch_get(enum meed_scratch_slot slot, size_t bytes)
         blocks_here = calloc(1, sizeof *blocks_here);
         MEED_ASSERT(blocks_here && pthread_setspecific(blocks_key, blocks_here) == 0);
     }
+    bytes = MEED_MAX(bytes, 1); /* never NULL, not even for an empty shape */
     if (blocks_here->bytes[slot] < bytes) {
         free(blocks_here->block[slot]);
         size_t rounded = (bytes + bytes / 4 + 4095) / 4096 * 4096;

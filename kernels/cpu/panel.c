@@ -125,20 +125,44 @@ void MEED_TWIN(panel_gemm)(const float *a, int64_t row_step, int64_t col_step, i
     }
 }
 
+/* Exchanges the bit `width` between row and lane numbers; once per bit, that transposes. */
+VEC_INLINE void rows_exchange(vf *rows, int width)
+{
+    vi low = {0};
+    vi high = {0};
+    for (int lane = 0; lane < VL; lane++) {
+        low[lane] = lane & width ? VL + lane - width : lane;
+        high[lane] = lane & width ? VL + lane : lane + width;
+    }
+    for (int i = 0; i < VL; i++) {
+        if (!(i & width)) {
+            vf a = rows[i];
+            vf b = rows[i + width];
+            rows[i] = __builtin_shuffle(a, b, low);
+            rows[i + width] = __builtin_shuffle(a, b, high);
+        }
+    }
+}
+
 /* One VL×VL block of a transposed source: rows of src become columns of the panel. */
 static void pack_transposed_block(const void *src, enum meed_dtype dtype, int64_t at,
                                   int64_t stride, int64_t cols, int64_t depth, float *to,
                                   int64_t to_stride)
 {
-    float rows[VL][VL];
+    vf rows[VL];
     for (int64_t j = 0; j < VL; j++) {
-        vf value = j < cols ? vf_get_n(src, at + j * stride, dtype, depth) : (vf){0};
-        vf_store(rows[j], value);
+        rows[j] = j < cols ? vf_get_n(src, at + j * stride, dtype, depth) : (vf){0};
     }
+    rows_exchange(rows, 1);
+    rows_exchange(rows, 2);
+#if defined(__AVX512F__) || defined(__AVX2__)
+    rows_exchange(rows, 4);
+#endif
+#if defined(__AVX512F__)
+    rows_exchange(rows, 8);
+#endif
     for (int64_t i = 0; i < depth; i++) {
-        for (int64_t j = 0; j < VL; j++) {
-            to[i * to_stride + j] = rows[j][i];
-        }
+        vf_store(to + i * to_stride, rows[i]);
     }
 }
 

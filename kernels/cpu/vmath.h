@@ -17,6 +17,30 @@
 
 #include "kernels/cpu/vec.h"
 
+VEC_INLINE vf exp_series(vf r)
+{
+    vf p = vf_set1(1.0f / 5040.0f);
+    p = vf_fma(p, r, vf_set1(1.0f / 720.0f));
+    p = vf_fma(p, r, vf_set1(1.0f / 120.0f));
+    p = vf_fma(p, r, vf_set1(1.0f / 24.0f));
+    p = vf_fma(p, r, vf_set1(1.0f / 6.0f));
+    p = vf_fma(p, r, vf_set1(0.5f));
+    p = vf_fma(p, r, vf_set1(1.0f));
+    return vf_fma(p, r, vf_set1(1.0f));
+}
+
+#if defined(__AVX512F__)
+VEC_INLINE vf vf_exp(vf x)
+{
+    /* Operands in this order let a NaN through. */
+    vf clamped = _mm512_min_ps(vf_set1(89.0f), _mm512_max_ps(vf_set1(-87.3f), x));
+    vf n = _mm512_roundscale_ps(clamped * 1.44269504f, _MM_FROUND_TO_NEAREST_INT);
+    vf r = vf_fma(n, vf_set1(-0.693359375f), clamped);
+    r = vf_fma(n, vf_set1(2.12194440e-4f), r);
+    vf result = _mm512_scalef_ps(exp_series(r), n);
+    return _mm512_mask_mov_ps(result, _mm512_cmp_ps_mask(x, vf_set1(-87.3f), _CMP_LT_OQ), (vf){0});
+}
+#else
 VEC_INLINE vf vf_exp(vf x)
 {
     const vf magic = vf_set1(12582912.0f); /* 1.5·2^23: adding it rounds to an integer */
@@ -28,23 +52,16 @@ VEC_INLINE vf vf_exp(vf x)
     vf n = (clamped * 1.44269504f + magic) - magic;
     vf r = vf_fma(n, vf_set1(-0.693359375f), clamped); /* upper bits of ln2: product exact */
     r = vf_fma(n, vf_set1(2.12194440e-4f), r);
-    vf p = vf_set1(1.0f / 5040.0f);
-    p = vf_fma(p, r, vf_set1(1.0f / 720.0f));
-    p = vf_fma(p, r, vf_set1(1.0f / 120.0f));
-    p = vf_fma(p, r, vf_set1(1.0f / 24.0f));
-    p = vf_fma(p, r, vf_set1(1.0f / 6.0f));
-    p = vf_fma(p, r, vf_set1(0.5f));
-    p = vf_fma(p, r, vf_set1(1.0f));
-    p = vf_fma(p, r, vf_set1(1.0f));
     /* 2^n in two halves, since n may be 128. */
     vi exponent = __builtin_convertvector(n, vi);
     vi half = exponent >> 1;
     vf scale = (vf)((half + 127) << 23);
     vf rest = (vf)((exponent - half + 127) << 23);
-    vf result = p * scale * rest;
+    vf result = exp_series(r) * scale * rest;
     result = vf_select(under, (vf){0}, result);
     return vf_select(over, vf_set1(__builtin_inff()), result);
 }
+#endif
 
 VEC_INLINE vf vf_log(vf x)
 {
