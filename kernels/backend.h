@@ -142,17 +142,18 @@ struct meed_lora_slot {
 /* Low-rank backward of a group, after dxt = dy·[W | s∘B] was computed into dxt [M, K+R]:
  *   dT = dxt[:, K:];  da [R, K] fp32 += dTᵀ·x̃;  db_slot += scale·dy[:, slot]ᵀ·T[:, slot];
  *   dxt[:, :K] += keep/(1−dropout) ⊙ (dT·A).
- * xt is the forward's [x | T]; tail is the forward's. With dx_wanted false the last line is left out
- * (layer 0 under frozen embeddings). Training has one adapter and gates NULL. A coalition stack asks
- * for dx alone: da NULL, slot_count 0, and the last line becomes += (gates ⊙ dT)·A. */
+ * xt is the forward's [x | T]; tail is the forward's. With dx_wanted false the last line is left
+ * out (layer 0 under frozen embeddings). Training has one adapter and gates NULL; gates, where
+ * given, multiply dT in dA and dx. A coalition stack asks for dx alone: da NULL, slot_count 0, and
+ * the last line becomes += (gates ⊙ dT)·A. */
 typedef void meed_op_lora_grad_fn(const struct meed_backend *be, struct meed_mat dy,
                                   struct meed_mat xt, int64_t k, const struct meed_tail *tail,
                                   const struct meed_lora_slot *slots, int32_t slot_count, float *da,
                                   bool dx_wanted, struct meed_mat dxt);
 /* Gradient of the gates of a stack: dgate[gate_of_row[m]*R + j] += dT[m, j]·(x·Aᵀ)[m, j], fp64. */
 typedef void meed_op_lora_gate_grad_fn(const struct meed_backend *be, struct meed_mat xt,
-                                       struct meed_mat dxt, int64_t k,
-                                       const struct meed_tail *tail, double *dgate);
+                                       struct meed_mat dxt, int64_t k, const struct meed_tail *tail,
+                                       double *dgate);
 /* out[n, k] = w[n, k] + Σ_j gates[j]·b[n, j]·a[j, k]; fp32 sums in the order of j; b [N, R], s
  * folded in. out may alias w. */
 typedef void meed_op_lora_merge_fn(const struct meed_backend *be, struct meed_mat w,

@@ -76,8 +76,9 @@ static inline struct meed_mat meed_mat_cols(struct meed_mat mat, int64_t begin, 
 /* Rows [begin, begin + count) of a view. */
 static inline struct meed_mat meed_mat_rows(struct meed_mat mat, int64_t begin, int64_t count)
 {
-    char *data = mat.data ? (char *)mat.data + (size_t)(begin * mat.stride) * meed_dtype_bytes(mat.dtype)
-                          : NULL;
+    char *data = mat.data
+                     ? (char *)mat.data + (size_t)(begin * mat.stride) * meed_dtype_bytes(mat.dtype)
+                     : NULL;
     return meed_mat_view(data, count, mat.cols, mat.stride, mat.dtype);
 }
 
@@ -89,10 +90,10 @@ static inline struct meed_mat meed_mat_rows(struct meed_mat mat, int64_t begin, 
  * gates[gate_of_row[m]*R + j]; both NULL means all ones (training, one adapter). Padding rows of
  * `a` are zero. A producer given tail.a.data == NULL (R = 0) writes x alone. */
 struct meed_tail {
-    struct meed_mat a;        /* [R, K], same dtype as x */
-    const float *gates;       /* [gate sets, R] or NULL */
+    struct meed_mat a;          /* [R, K], same dtype as x */
+    const float *gates;         /* [gate sets, R] or NULL */
     const int32_t *gate_of_row; /* [M] or NULL */
-    float dropout;            /* 0 in evaluation */
+    float dropout;              /* 0 in evaluation */
     uint64_t dropout_key;
 };
 

@@ -8,8 +8,8 @@
  * how many rows are computed with it, nor on where they stand in a batch or a cache. Masked scores
  * contribute exactly 0.
  */
-#ifndef MEED_KERNELS_ATTEND_H
-#define MEED_KERNELS_ATTEND_H
+#ifndef MEED_CPU_ATTEND_H
+#define MEED_CPU_ATTEND_H
 
 #include "kernels/cpu/panel.h"
 

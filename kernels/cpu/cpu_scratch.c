@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include "base/buf.h"
 #include "base/status.h"
 
 struct blocks {
@@ -21,7 +22,7 @@ static void blocks_free(void *user)
     for (int i = 0; i < MEED_SCRATCH_SLOTS; i++) {
         free(blocks->block[i]);
     }
-    free(blocks);
+    meed_heap_free(blocks);
 }
 
 static void blocks_key_create(void)
@@ -33,7 +34,7 @@ void *meed_cpu_scratch_get(enum meed_scratch_slot slot, size_t bytes)
 {
     if (!blocks_here) {
         pthread_once(&blocks_once, blocks_key_create);
-        blocks_here = calloc(1, sizeof *blocks_here);
+        blocks_here = meed_heap_alloc(1, sizeof *blocks_here);
         MEED_ASSERT(blocks_here && pthread_setspecific(blocks_key, blocks_here) == 0);
     }
     bytes = MEED_MAX(bytes, 1); /* never NULL, not even for an empty shape */

@@ -7,8 +7,8 @@
  * thread. Memory that runs out here is an abort: ops are void and the sizes are small next to the
  * activations that were measured and reserved before.
  */
-#ifndef MEED_KERNELS_CPU_SCRATCH_H
-#define MEED_KERNELS_CPU_SCRATCH_H
+#ifndef MEED_CPU_CPU_SCRATCH_H
+#define MEED_CPU_CPU_SCRATCH_H
 
 #include <stddef.h>
 

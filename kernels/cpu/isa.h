@@ -7,8 +7,8 @@
  * one instruction set does not link. Twins that are not ops (panel.h) use the same macro, which
  * keeps a translation unit from ever calling code of another instruction set.
  */
-#ifndef MEED_KERNELS_ISA_H
-#define MEED_KERNELS_ISA_H
+#ifndef MEED_CPU_ISA_H
+#define MEED_CPU_ISA_H
 
 #include "kernels/backend.h"
 

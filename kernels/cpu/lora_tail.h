@@ -9,8 +9,8 @@
  * stored: element (m, k) is kept if word (e mod 4) of Philox block (e div 4) of the key is at least
  * dropout·2^32, with e = m·K + k. Forward, dA and dx regenerate it.
  */
-#ifndef MEED_KERNELS_LORA_TAIL_H
-#define MEED_KERNELS_LORA_TAIL_H
+#ifndef MEED_CPU_LORA_TAIL_H
+#define MEED_CPU_LORA_TAIL_H
 
 #include "kernels/cpu/panel.h"
 

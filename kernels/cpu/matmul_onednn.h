@@ -14,8 +14,8 @@
  * packs, since at many rows packing gains little and the weights' tail changes every step. A packed
  * copy is dropped by forget() of any pointer inside B. Same bits packed or plain.
  */
-#ifndef MEED_KERNELS_MATMUL_ONEDNN_H
-#define MEED_KERNELS_MATMUL_ONEDNN_H
+#ifndef MEED_CPU_MATMUL_ONEDNN_H
+#define MEED_CPU_MATMUL_ONEDNN_H
 
 #include "kernels/backend.h"
 

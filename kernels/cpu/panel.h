@@ -12,8 +12,8 @@
  * Packed layout of P [k, n]: n is padded with zeros to a multiple of VL vectors; panels of 1 to 3
  * vectors stand one after another, each [k][panel width].
  */
-#ifndef MEED_KERNELS_PANEL_H
-#define MEED_KERNELS_PANEL_H
+#ifndef MEED_CPU_PANEL_H
+#define MEED_CPU_PANEL_H
 
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/vec.h"

@@ -6,8 +6,8 @@
  * directly. Chains are those of panel.h: one fma per term in the order of k, starting from what c
  * holds.
  */
-#ifndef MEED_KERNELS_THIN_H
-#define MEED_KERNELS_THIN_H
+#ifndef MEED_CPU_THIN_H
+#define MEED_CPU_THIN_H
 
 #include "kernels/cpu/isa.h"
 

@@ -13,8 +13,8 @@
  * bf16 goes through integer arithmetic: the conversion instructions of AVX512-BF16 flush denormals
  * to zero, and then the scalar and the vector path of one op would disagree.
  */
-#ifndef MEED_KERNELS_VEC_H
-#define MEED_KERNELS_VEC_H
+#ifndef MEED_CPU_VEC_H
+#define MEED_CPU_VEC_H
 
 #include <string.h>
 #include "kernels/types.h"

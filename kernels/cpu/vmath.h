@@ -12,8 +12,8 @@
  * Both are tested against libm in float64 over dense sweeps (tests/unit/test_vmath.c). libm's own
  * functions are not used on vectors: they are scalar calls, and their bits differ between versions.
  */
-#ifndef MEED_KERNELS_VMATH_H
-#define MEED_KERNELS_VMATH_H
+#ifndef MEED_CPU_VMATH_H
+#define MEED_CPU_VMATH_H
 
 #include "kernels/cpu/vec.h"
 
