@@ -276,25 +276,32 @@ void tidy_check_functions(const struct tidy_file *file, const struct tidy_sink *
 }
 
 /* --- guards, comments, bans ------------------------------------------------------------------ */
+static void guard_of(const char *path, char guard[256])
+{
+    int used = snprintf(guard, 256, "#ifndef MEED_");
+    for (const char *c = path; *c && used < 255; c++) {
+        guard[used++] = isalnum((unsigned char)*c) ? (char)toupper((unsigned char)*c) : '_';
+    }
+    guard[used] = '\0';
+}
+
+/* The guard spells the whole path, or the last folder and the stem. */
 void tidy_check_guard(const struct tidy_file *file, const struct tidy_sink *sink)
 {
     if (!ends_with(file->path, ".h")) {
         return;
     }
-    char guard[256] = "#ifndef MEED_";
-    const char *slash = strrchr(file->path, '/');
-    const char *folder = slash;
+    const char *folder = strrchr(file->path, '/');
     while (folder && folder > file->path && folder[-1] != '/') {
         folder--;
     }
-    size_t used = strlen(guard);
-    for (const char *c = folder ? folder : file->path; *c && used < sizeof guard - 1; c++) {
-        guard[used++] = isalnum((unsigned char)*c) ? (char)toupper((unsigned char)*c) : '_';
-    }
-    guard[used] = '\0';
-    if (!strstr(file->text, guard)) {
+    char whole[256];
+    char last[256];
+    guard_of(file->path, whole);
+    guard_of(folder ? folder : file->path, last);
+    if (!strstr(file->text, whole) && !strstr(file->text, last)) {
         char message[320];
-        snprintf(message, sizeof message, "no include guard; open with \"%s\"", guard);
+        snprintf(message, sizeof message, "no include guard; open with \"%s\"", whole);
         report(sink, file, 1, message);
     }
 }
@@ -321,16 +328,16 @@ static const struct ban banned[] = {
     {"atof", "meed_parse_f64", {NULL}},
     {"system", "posix_spawn", {"tests/"}},
     {"exit", "a status", {"cli/main.c", "tests/", "bench/"}},
-    {"strtol", "meed_parse_i64", {"base/parse.c"}},
-    {"strtoll", "meed_parse_i64", {"base/parse.c"}},
-    {"strtoul", "meed_parse_i64", {"base/parse.c"}},
+    {"strtol", "meed_parse_i64", {"base/parse.c", "tests/"}},
+    {"strtoll", "meed_parse_i64", {"base/parse.c", "tests/"}},
+    {"strtoul", "meed_parse_i64", {"base/parse.c", "tests/"}},
     {"strtod", "meed_parse_f64", {"base/parse.c"}},
     {"malloc",
      "an arena, meed_buf or meed_heap_alloc",
-     {"base/arena.c", "base/buf.c", "kernels/cpu/*backend*.c", "tests/", "bench/"}},
+     {"base/arena.c", "base/buf.c", "kernels/cpu/cpu_*.c", "tests/", "bench/"}},
     {"calloc",
      "an arena, meed_buf or meed_heap_alloc",
-     {"base/arena.c", "base/buf.c", "kernels/cpu/*backend*.c", "tests/", "bench/"}},
+     {"base/arena.c", "base/buf.c", "kernels/cpu/cpu_*.c", "tests/", "bench/"}},
     {"realloc", "meed_buf", {"base/arena.c", "base/buf.c", "tests/", "bench/"}},
 };
 
@@ -365,7 +372,8 @@ static void check_marks(const struct tidy_file *file, const struct tidy_sink *si
                                         "ot/"};
     for (size_t i = 0; i < MEED_COUNT(marks); i++) {
         const char *at = strstr(file->text, marks[i]);
-        if (at) {
+        bool template = at && at[3] == 'X'; /* mkdtemp's six */
+        if (at && !template) {
             report(sink, file, line_of(file->text, at),
                    "unfinished mark or a path of one machine; write a Limit: comment and an issue");
         }

@@ -21,7 +21,8 @@ static enum meed_status carve(struct meed_arena *arena, struct layout *layout)
 
 static void arena_measures_then_carves(void **state)
 {
-    /* Goal: one layout function, run twice, gets exactly the memory it measured, zeroed, aligned. */
+    /* Goal: one layout function, run twice, gets exactly the memory it measured, zeroed, aligned.
+     */
     (void)state;
     struct meed_arena arena;
     struct layout layout;

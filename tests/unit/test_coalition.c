@@ -1,5 +1,6 @@
 /* Coalitions on a random tiny model: both paths against each other and against evaluators
- * of a single adapter, bit-equality under batching and threads, folding of null and equal clients. */
+ * of a single adapter, bit-equality under batching and threads, folding of null and equal clients.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
