@@ -5,8 +5,8 @@
  * "training" draws a change of the factors from (client, round). The value function pays each
  * client by the sum of its change, so every number of a run is a function of the seed.
  */
-#ifndef MEED_TESTS_FEDERATION_FIXTURE_H
-#define MEED_TESTS_FEDERATION_FIXTURE_H
+#ifndef MEED_LOOP_FEDERATION_FIXTURE_H
+#define MEED_LOOP_FEDERATION_FIXTURE_H
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -4,8 +4,8 @@
  * starts: a CA, a server (both uses, so that the probe may call itself) and clients, all valid for
  * an hour.
  */
-#ifndef MEED_TESTS_RPC_FIXTURE_H
-#define MEED_TESTS_RPC_FIXTURE_H
+#ifndef MEED_LOOP_RPC_FIXTURE_H
+#define MEED_LOOP_RPC_FIXTURE_H
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
