@@ -36,12 +36,23 @@ float meed_quantize_from_bf16(uint16_t bits)
     return from_bits((uint32_t)bits << 16);
 }
 
+/* Eight lanes, so that the maximum of one value does not wait for the one before. */
 static uint32_t max_magnitude(const float *values, int64_t count)
 {
-    uint32_t most = 0;
-    for (int64_t i = 0; i < count; i++) {
+    uint32_t lanes[8] = {0}, most = 0;
+    int64_t whole = count & ~INT64_C(7);
+    for (int64_t i = 0; i < whole; i += 8) {
+        for (int lane = 0; lane < 8; lane++) {
+            uint32_t bits = magnitude_bits(values[i + lane]);
+            lanes[lane] = bits > lanes[lane] ? bits : lanes[lane];
+        }
+    }
+    for (int64_t i = whole; i < count; i++) {
         uint32_t bits = magnitude_bits(values[i]);
         most = bits > most ? bits : most;
+    }
+    for (int lane = 0; lane < 8; lane++) {
+        most = lanes[lane] > most ? lanes[lane] : most;
     }
     return most;
 }
