@@ -213,6 +213,16 @@ static void linger(struct meed_runner *runner, int64_t linger_ms)
     }
 }
 
+/* A sleep that calls do not end, only a stop. */
+static void pause_ms(struct meed_runner *runner, int64_t duration_ms)
+{
+    int64_t start_ns = meed_clock_monotonic_ns();
+    while (!meed_runner_stopping(runner) &&
+           meed_clock_seconds_since(start_ns) * 1000.0 < (double)duration_ms) {
+        meed_clock_sleep_ms(50);
+    }
+}
+
 enum meed_status meed_runner_run(struct meed_runner *runner, int64_t linger_ms)
 {
     bool finished = false;
@@ -234,7 +244,7 @@ enum meed_status meed_runner_run(struct meed_runner *runner, int64_t linger_ms)
         enum meed_status st = turn(runner, &finished);
         if (st == MEED_IO) {
             MEED_LOG_WARN("server", "trying again in %d s: %s", RETRY_MS / 1000, meed_last_error());
-            meed_service_wait(runner->service, RETRY_MS);
+            pause_ms(runner, RETRY_MS);
         } else if (st != MEED_OK) {
             return st;
         }
