@@ -201,10 +201,10 @@ static void print_receipt(const struct meed_msg_receipt *receipt)
         [MEED_RECEIPT_ABSENT] = "absent",
     };
     fprintf(stderr,
-            "round %d receipt: %s, phi %+.4f ± %.4f, share %.6f of %.6f credits, %.6f in all%s%s\n",
+            "round %d receipt: %s, phi %+.4f ± %.4f, %lld of %lld credits, %lld in all%s%s\n",
             receipt->round, states[receipt->state], receipt->phi, receipt->standard_error,
-            (double)receipt->share * 1e-6, (double)receipt->round_budget * 1e-6,
-            (double)receipt->total_share * 1e-6, receipt->reason[0] ? ": " : "", receipt->reason);
+            (long long)receipt->share, (long long)receipt->round_budget,
+            (long long)receipt->total_share, receipt->reason[0] ? ": " : "", receipt->reason);
 }
 
 static void draw_step(struct screen *screen, const struct meed_worker_event *event)

@@ -214,7 +214,9 @@ static enum meed_status take(int key, const char *text, struct meed_serve_option
 static error_t option_parse(int key, char *text, struct argp_state *state)
 {
     struct parse *parse = state->input;
-    bool own = key >= FLAG_KEY || key == ARGP_KEY_ARG || (key > 32 && key < 127);
+    /* argp's own events stand above every key of ours */
+    bool own = (key >= FLAG_KEY && key < ARGP_KEY_END) || key == ARGP_KEY_ARG ||
+               (key > 32 && key < 127);
     if (!own || (key == ARGP_KEY_ARG && parse->config_pass)) {
         return own ? 0 : ARGP_ERR_UNKNOWN;
     }
