@@ -138,8 +138,8 @@ VEC_INLINE void rows_exchange(vf *rows, int width)
         if (!(i & width)) {
             vf a = rows[i];
             vf b = rows[i + width];
-            rows[i] = __builtin_shuffle(a, b, low);
-            rows[i + width] = __builtin_shuffle(a, b, high);
+            rows[i] = vf_pick(a, b, low);
+            rows[i + width] = vf_pick(a, b, high);
         }
     }
 }

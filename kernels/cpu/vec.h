@@ -82,6 +82,19 @@ VEC_INLINE vf vf_select(vi mask, vf yes, vf no)
     return (vf)((mask & (vi)yes) | (~mask & (vi)no));
 }
 
+/* Lane i takes a[at[i]], or b[at[i] − VL] from VL on. `at` is a constant after inlining. */
+VEC_INLINE vf vf_pick(vf a, vf b, vi at)
+{
+#if defined(__clang__)
+    vf picked = {0};
+    for (int lane = 0; lane < VL; lane++) {
+        picked[lane] = at[lane] < VL ? a[at[lane] % VL] : b[at[lane] % VL];
+    }
+    return picked;
+#else
+    return __builtin_shuffle(a, b, at);
+#endif
+}
 VEC_INLINE float vf_sum(vf value)
 {
     for (int width = VL / 2; width >= 1; width /= 2) {
