@@ -142,7 +142,7 @@ enum meed_status meed_dataset_load(const char *path, const struct meed_chat *cha
     meed_arena_init_growing(&loader.dataset->arena, "data", DATA_MAX_BYTES);
     snprintf(loader.dataset->path, sizeof loader.dataset->path, "%s", path);
     MEED_TRY_OUT(meed_file_map_open(path, &map));
-    MEED_TRY_OUT(load_lines(&loader, map.bytes, map.size));
+    MEED_TRY_OUT(load_lines(&loader, map.size ? map.bytes : "", map.size));
     struct meed_arena *arena = &loader.dataset->arena;
     MEED_TRY_OUT(arena_copy(arena, loader.sequences.data, loader.sequences.size, &sequences));
     MEED_TRY_OUT(arena_copy(arena, loader.lines.data, loader.lines.size, &lines));
