@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "base/parse.h"
 #include "cli/chat_session.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
 
 enum { MAX_MESSAGES = 4096, HISTORY_BYTES = 1 << 28, REPLY_SHARE = 4 };
@@ -290,11 +291,7 @@ enum meed_status meed_cmd_chat(int argc, char **argv)
     struct options options = {.generate = meed_generate_defaults()};
     options.session.template_wanted = true;
     const struct argp argp = {option_rows, option_parse, NULL, documentation, NULL, NULL, NULL};
-    argp_err_exit_status = meed_status_exit_code(MEED_ARG);
-    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0) {
-        return options.status != MEED_OK ? options.status
-                                         : MEED_FAIL(MEED_ARG, "cannot read the options");
-    }
+    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
     if (!options.session.model) {
         return MEED_FAIL(MEED_ARG, "no --model given; see `meed help chat`");
     }

@@ -12,6 +12,7 @@
 #include <string.h>
 #include "base/file.h"
 #include "base/parse.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/score_session.h"
 #include "evaluation/score.h"
@@ -187,11 +188,7 @@ enum meed_status meed_cmd_eval(int argc, char **argv)
 {
     struct options options = {.status = MEED_OK};
     const struct argp argp = {option_rows, option_parse, NULL, documentation, NULL, NULL, NULL};
-    argp_err_exit_status = meed_status_exit_code(MEED_ARG);
-    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0) {
-        return options.status != MEED_OK ? options.status
-                                         : MEED_FAIL(MEED_ARG, "cannot read the options");
-    }
+    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
     if (!options.model || !options.benchmark) {
         return MEED_FAIL(MEED_ARG, "no --%s given; see `meed help eval`",
                          options.model ? "benchmark" : "model");

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/parse.h"
 #include "cli/chat_session.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/jsonl_reader.h"
 #include "cli/progress.h"
@@ -365,11 +366,7 @@ enum meed_status meed_cmd_generate(int argc, char **argv)
 {
     struct options options = {.generate = meed_generate_defaults()};
     const struct argp argp = {option_rows, option_parse, NULL, documentation, NULL, NULL, NULL};
-    argp_err_exit_status = meed_status_exit_code(MEED_ARG);
-    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0) {
-        return options.status != MEED_OK ? options.status
-                                         : MEED_FAIL(MEED_ARG, "cannot read the options");
-    }
+    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
     if (!options.session.model || !options.prompts) {
         return MEED_FAIL(MEED_ARG, "no %s given; see `meed help generate`",
                          options.session.model ? "--prompts" : "--model");

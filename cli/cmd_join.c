@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "base/file.h"
 #include "base/parse.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "client/workbench.h"
@@ -344,11 +345,7 @@ enum meed_status meed_cmd_join(int argc, char **argv)
 {
     struct options options = {.dtype = MEED_DTYPE_F32, .checkpoint_every = 50};
     const struct argp argp = {option_rows, option_parse, NULL, documentation, NULL, NULL, NULL};
-    argp_err_exit_status = meed_status_exit_code(MEED_ARG);
-    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0) {
-        return options.status != MEED_OK ? options.status
-                                         : MEED_FAIL(MEED_ARG, "cannot read the options");
-    }
+    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
     MEED_TRY(check_options(&options));
     if (options.insecure) {
         fprintf(stderr, "warning: plain text, anybody on the way can read and change updates\n");

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <jansson.h>
 #include "base/file.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "server/ledger.h"
 
@@ -201,10 +202,7 @@ enum meed_status meed_cmd_ledger(int argc, char **argv)
                         NULL,        NULL};
     char ledger[MEED_PATH_BYTES], key_path[MEED_PATH_BYTES];
     uint8_t key[MEED_SIGNATURE_KEY_BYTES];
-    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0) {
-        return options.status != MEED_OK ? options.status
-                                         : MEED_FAIL(MEED_ARG, "cannot read the options");
-    }
+    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
     bool show = options.verb && strcmp(options.verb, "show") == 0;
     if (!options.path || (!show && strcmp(options.verb, "verify") != 0)) {
         return MEED_FAIL(MEED_ARG, "say `meed ledger show DIR` or `meed ledger verify DIR`");

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "cli/certificates.h"
 #include "cli/client_list.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
 
 struct options {
@@ -55,10 +56,7 @@ enum meed_status meed_cmd_provision(int argc, char **argv)
     struct options options = {NULL, NULL, NULL, MEED_OK};
     struct meed_client_list list = {NULL, NULL, 0};
     struct argp argp = {option_rows, option_parse, "DIR", documentation, NULL, NULL, NULL};
-    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0) {
-        return options.status != MEED_OK ? options.status
-                                         : MEED_FAIL(MEED_ARG, "cannot read the options");
-    }
+    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
     if (!options.folder || !options.server || !options.clients) {
         return MEED_FAIL(MEED_ARG, "DIR, --server and --clients are needed; see `meed help "
                                    "provision`");

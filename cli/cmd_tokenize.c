@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/jsonl_reader.h"
 #include "engine/tokenizer.h"
@@ -151,11 +152,7 @@ enum meed_status meed_cmd_tokenize(int argc, char **argv)
 {
     struct options options = {.status = MEED_OK};
     const struct argp argp = {option_rows, option_parse, "FILE", documentation, NULL, NULL, NULL};
-    argp_err_exit_status = meed_status_exit_code(MEED_ARG);
-    if (argp_parse(&argp, argc, argv, 0, NULL, &options) != 0) {
-        return options.status != MEED_OK ? options.status
-                                         : MEED_FAIL(MEED_ARG, "cannot read the options");
-    }
+    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
     if (!options.model || !options.input) {
         return MEED_FAIL(MEED_ARG, "%s; see `meed help tokenize`",
                          options.model ? "no input file given (- is standard input)"

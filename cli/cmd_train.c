@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/parse.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "client/workbench.h"
@@ -358,11 +359,7 @@ enum meed_status meed_cmd_train(int argc, char **argv)
     struct job job = {.options = {.lora = {.rank = 8, .alpha = 16.0f, .targets = MEED_PROJ_ALL},
                                   .train = meed_train_defaults()}};
     const struct argp argp = {option_rows, option_parse, NULL, documentation, NULL, NULL, NULL};
-    argp_err_exit_status = meed_status_exit_code(MEED_ARG);
-    if (argp_parse(&argp, argc, argv, 0, NULL, &job.options) != 0) {
-        return job.options.status != MEED_OK ? job.options.status
-                                             : MEED_FAIL(MEED_ARG, "cannot read the options");
-    }
+    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &job.options, &job.options.status));
     if (!job.options.model || !job.options.data || !job.options.out) {
         return MEED_FAIL(MEED_ARG, "--model, --data and --out are needed; see `meed help train`");
     }

@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "base/parse.h"
 #include "cli/certificates.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/federation_file.h"
 #include "cli/live_table.h"
@@ -441,11 +442,7 @@ enum meed_status meed_cmd_up(int argc, char **argv)
     static struct up up;
     up = (struct up){.options = {.seed = -1}, .start_ns = meed_clock_monotonic_ns()};
     struct argp argp = {option_rows, option_parse, "FILE", documentation, NULL, NULL, NULL};
-    argp_program_version = NULL;
-    if (argp_parse(&argp, argc, argv, 0, NULL, &up.options) != 0) {
-        return up.options.status != MEED_OK ? up.options.status
-                                            : MEED_FAIL(MEED_ARG, "cannot read the options");
-    }
+    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &up.options, &up.options.status));
     if (!up.options.file) {
         return MEED_FAIL(MEED_ARG, "no federation file given; try examples/tiny/federation.yaml");
     }

@@ -4,6 +4,7 @@
  * own --help, `meed help exit-codes` the contract that scripts rely on. Global flags before the
  * command: --log SPEC (base/log.h) and --version. This file knows no folder but base/.
  */
+#include <argp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,6 +102,8 @@ static enum meed_status dispatch(int argc, char **argv)
         if (strcmp(argv[first], "--log") == 0 && first + 1 < argc) {
             MEED_TRY(meed_log_configure(argv[first + 1]));
             first += 2;
+        } else if (strcmp(argv[first], "--log") == 0) {
+            return MEED_FAIL(MEED_ARG, "a level is missing behind \"--log\"; see `meed help`");
         } else if (strcmp(argv[first], "--version") == 0) {
             printf("meed %s\n", MEED_RELEASE);
             return MEED_OK;
@@ -108,13 +111,13 @@ static enum meed_status dispatch(int argc, char **argv)
             print_help(stdout);
             return MEED_OK;
         } else {
-            return MEED_FAIL(MEED_ARG, "unknown option \"%.64s\" before the command; `meed help`",
+            return MEED_FAIL(MEED_ARG, "no option \"%.64s\" before the command; see `meed help`",
                              argv[first]);
         }
     }
     if (first >= argc) {
         print_help(stderr);
-        return MEED_FAIL(MEED_ARG, "no command given");
+        return MEED_FAIL(MEED_ARG, "no command given; `meed help` lists them");
     }
     if (strcmp(argv[first], "help") == 0) {
         return help_run(argc - first, argv + first);
@@ -129,6 +132,7 @@ static enum meed_status dispatch(int argc, char **argv)
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
+    argp_err_exit_status = meed_status_exit_code(MEED_ARG); /* 64 otherwise */
     enum meed_status status = dispatch(argc, argv);
     if (fflush(stdout) != 0 && status == MEED_OK) {
         status = MEED_FAIL(MEED_IO, "cannot write to standard output");

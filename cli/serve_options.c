@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/parse.h"
+#include "cli/command_line.h"
 #include "engine/param.h"
 
 enum kind { TEXT, INT32, INT64, UINT64, REAL, DURATION, SWITCH, WORD };
@@ -215,8 +216,8 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
 {
     struct parse *parse = state->input;
     /* argp's own events stand above every key of ours */
-    bool own = (key >= FLAG_KEY && key < ARGP_KEY_END) || key == ARGP_KEY_ARG ||
-               (key > 32 && key < 127);
+    bool own =
+        (key >= FLAG_KEY && key < ARGP_KEY_END) || key == ARGP_KEY_ARG || (key > 32 && key < 127);
     if (!own || (key == ARGP_KEY_ARG && parse->config_pass)) {
         return own ? 0 : ARGP_ERR_UNKNOWN;
     }
@@ -255,10 +256,7 @@ enum meed_status meed_serve_options_parse(int argc, char **argv, struct meed_ser
     struct argp argp = {rows, option_parse, NULL, documentation, NULL, NULL, NULL};
     for (int pass = 0; pass < 2; pass++) {
         struct parse parse = {options, pass == 0, MEED_OK};
-        if (argp_parse(&argp, argc, argv, 0, NULL, &parse) != 0) {
-            return parse.status != MEED_OK ? parse.status
-                                           : MEED_FAIL(MEED_ARG, "cannot read the options");
-        }
+        MEED_TRY(meed_command_line_parse(&argp, argc, argv, &parse, &parse.status));
     }
     if (!options->config.state || !options->config.model || !options->config.benchmark) {
         return MEED_FAIL(MEED_ARG, "--state, --model and --benchmark are needed (or --config); see "
