@@ -44,8 +44,10 @@ static const char documentation[] =
     "it, Ctrl-C stops a reply.\v"
     "Examples:\n"
     "  meed chat --model examples/tiny/model\n"
-    "  meed chat --model examples/tiny/model --adapter out/demo/adapter --system 'Be brief.'\n"
-    "  printf 'Hello\\nWhat do you know?\\n' | meed chat --model M --temperature 0.7 --seed 3";
+    "  meed chat --model examples/tiny/model --adapter out/demo/adapter \\\n"
+    "      --system 'Be brief.'\n"
+    "  printf 'Hello\\nWhat do you know?\\n' |\n"
+    "      meed chat --model M --temperature 0.7 --seed 3";
 
 static error_t number_parse(int key, const char *text, struct options *options)
 {

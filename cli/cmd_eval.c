@@ -41,8 +41,10 @@ static const char documentation[] =
     "Score a model on a benchmark: mean log-likelihood per token of the reference replies, by axis "
     "and category, with standard errors.\v"
     "Examples:\n"
-    "  meed eval --model examples/tiny/model --benchmark examples/tiny/benchmark.jsonl\n"
-    "  meed eval --model M --adapter out/bank --benchmark mtbench101.jsonl --json score.json";
+    "  meed eval --model examples/tiny/model \\\n"
+    "      --benchmark examples/tiny/benchmark.jsonl\n"
+    "  meed eval --model M --adapter out/bank --benchmark mtbench101.jsonl \\\n"
+    "      --json score.json";
 
 static error_t option_parse(int key, char *text, struct argp_state *state)
 {

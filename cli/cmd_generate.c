@@ -53,8 +53,7 @@ static const struct argp_option option_rows[] = {
 
 static const char documentation[] =
     "Answer the prompts of a file. Progress goes to standard error, replies to standard output, "
-    "one "
-    "JSON object a line.\v"
+    "one JSON object a line.\v"
     "Examples:\n"
     "  meed generate --model examples/tiny/model --prompts prompts.jsonl\n"
     "  meed generate --model M --adapter A --prompts p.jsonl --json out.jsonl\n"

@@ -17,8 +17,8 @@ struct options {
 };
 
 static const struct argp_option option_rows[] = {
-    {"server", 's', "NAME[,…]", 0, "host names and addresses that clients dial", 0},
-    {"clients", 'c', "ID[,…]", 0, "client ids: A-Z a-z 0-9 . _ -", 0},
+    {"server", 's', "NAME[,NAME]", 0, "host names and addresses that clients dial", 0},
+    {"clients", 'c', "ID[,ID]", 0, "client ids: A-Z a-z 0-9 . _ -", 0},
     {0},
 };
 
@@ -26,7 +26,8 @@ static const char documentation[] =
     "Make a certificate authority, the aggregator's and the clients' certificates, the ledger's "
     "signing key and the roster in DIR. Nothing is overwritten.\v"
     "Example:\n"
-    "  meed provision keys --server agg.example.org,10.0.0.5 --clients north,south,west";
+    "  meed provision keys --server agg.example.org,10.0.0.5 \\\n"
+    "      --clients north,south,west";
 
 static error_t option_parse(int key, char *text, struct argp_state *state)
 {

@@ -59,12 +59,14 @@ static const struct argp_option option_rows[] = {
 
 static const char documentation[] =
     "Price a set of adapters: what each adds to a benchmark, with standard errors, and its share "
-    "of "
-    "a budget. All share one base model; weights are 1/n.\v"
+    "of a budget. All share one base model; weights are 1/n.\v"
     "Examples:\n"
-    "  meed value --model M --benchmark B.jsonl --adapters A1 A2 A3 --budget 1000 --json out.json\n"
-    "  meed value --model M --benchmark B.jsonl --adapters round/* --global G --cache u.db\n"
-    "  meed value --model M --benchmark mtbench101.jsonl --adapters A B --method loo";
+    "  meed value --model M --benchmark B.jsonl --adapters A1 A2 A3 \\\n"
+    "      --budget 1000 --json out.json\n"
+    "  meed value --model M --benchmark B.jsonl --adapters round/* --global G \\\n"
+    "      --budget 1000 --cache u.db\n"
+    "  meed value --model M --benchmark mtbench101.jsonl --adapters A B \\\n"
+    "      --budget 1000 --method loo";
 
 static error_t word_parse(struct options *options, const char *name, const char *text,
                           const char *const *words, int count, int *choice)

@@ -59,8 +59,8 @@ static const struct flag flags[] = {
      9007199254740991.0, NULL},
     {"seed", 0, "N", "of everything that is drawn (default: 1)", 2, UINT64, AT(seed), 0, 9.2e18,
      NULL},
-    {"steps", 0, "N", "optimiser steps of a client's round (default: 100)", 3, INT32,
-     AT(plan.steps), 1, 1e6, NULL},
+    {"steps", 0, "N", "a client's optimiser steps a round (default: 100)", 3, INT32, AT(plan.steps),
+     1, 1e6, NULL},
     {"batch-tokens", 0, "N", "tokens of a micro-batch (default: 1024)", 3, INT32,
      AT(plan.batch_tokens), 1, 16777216, NULL},
     {"sequence-tokens", 0, "N", "longest dialogue (default: 1024)", 3, INT32,
@@ -111,8 +111,10 @@ static const char documentation[] =
     "Examples:\n"
     "  meed serve --config federation.yaml --state run --listen 0.0.0.0:7443 \\\n"
     "      --roster keys/roster.json --ledger-key keys/ledger.key \\\n"
-    "      --tls-ca keys/ca.pem --tls-cert keys/server.pem --tls-key keys/server.key\n"
-    "  meed serve --state run --model M --benchmark B.jsonl --clients a,b --insecure";
+    "      --tls-ca keys/ca.pem --tls-cert keys/server.pem \\\n"
+    "      --tls-key keys/server.key\n"
+    "  meed serve --state run --model M --benchmark B.jsonl \\\n"
+    "      --clients a,b --insecure";
 
 /* ---- one flag -------------------------------------------------------------------------------- */
 
@@ -241,7 +243,7 @@ static void make_rows(struct argp_option *rows)
             flags[i].help, flags[i].group};
     }
     rows[at++] = (struct argp_option){
-        "clients", KEY_CLIENTS, "ID[,…]", 0, "who may take part, without pinned certificates", 1};
+        "clients", KEY_CLIENTS, "ID[,ID]", 0, "who may take part, without pinned certificates", 1};
     rows[at++] = (struct argp_option){
         "targets", KEY_TARGETS, "LIST", 0, "adapted projections, all, attention or mlp", 3};
     rows[at] = (struct argp_option){0};
