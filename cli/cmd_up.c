@@ -3,7 +3,9 @@
  * The aggregator runs in this process, each client is a `meed join` of its own that dials it over
  * gRPC with its own certificate: what works here works on three machines. Keys are made on the
  * first start and kept in STATE/keys; clients write to STATE/clients/ID. Started again on the same
- * state the run goes on where it stood. Ctrl-C stops everything at a safe place.
+ * state the run goes on where it stood. Ctrl-C stops everything at a safe place. A client that
+ * gives up (bad data, say) ends the run with its sentence and its code if those left cannot make
+ * the quorum; one that was killed may come back by hand and is waited for.
  */
 #include <argp.h>
 #include <errno.h>
@@ -12,6 +14,7 @@
 #include <math.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -89,7 +92,21 @@ static const char documentation[] =
     "Examples:\n"
     "  meed up examples/tiny/federation.yaml\n"
     "  meed up federation.yaml --state runs/7 --seed 7 --json report.json\n\n"
-    "Run it again with the same --state to go on after a stop.";
+    "Run it again with the same --state to go on after a stop.\n\n"
+    "FILE is YAML; paths are relative to it. Needed are\n"
+    "  model, benchmark, clients: a list of {id, data, behaviour: honest|idle}\n"
+    "and these have defaults:\n"
+    "  name: federation, listen: 127.0.0.1:0, rounds: 3, quorum: all,\n"
+    "  deadline: 10m, budget: 1000 a round, seed: 1, aggregation: svd|fedavg,\n"
+    "  clip: 3, server_threads: all, client_threads: 1\n"
+    "  training: {method: fedit|fedprox, steps: 50, batch_tokens: 1024,\n"
+    "    accumulation: 1, sequence_tokens: 512, warmup: 2, rank: 8, lr: 2e-4,\n"
+    "    lr_min: lr/10, alpha: 2*rank, rslora: false, dropout: 0,\n"
+    "    weight_decay: 0, clip: 1, prox_mu: 0.01, targets: all}\n"
+    "  codec: {values: f32|bf16|int8|int4, density: 1, density_a, density_b,\n"
+    "    group: 64, zstd: 3}\n"
+    "  pay: {rule: shrunk|proportional, method: exact|loo,\n"
+    "    path: auto|stack|merge, bootstrap: 1000, guard_z: 2.576}";
 
 enum { KEYS_BYTES = 1100 };
 
@@ -106,6 +123,10 @@ struct up {
     struct meed_live_table table;
     struct meed_aggregator *aggregator;
     struct child children[MEED_FEDERATION_MAX_CLIENTS];
+    int gave_up;        /* clients that ended by themselves, for a reason */
+    char despair[1024]; /* the reason that leaves too few, "" if none */
+    int despair_code;   /* that client's exit code */
+    atomic_bool stopping;
     int64_t start_ns;
 };
 
@@ -295,23 +316,61 @@ static enum meed_status children_spawn(struct up *up)
     return MEED_OK;
 }
 
-/* Reaps what has ended; says which client failed and where its log is. Returns how many still run.
- */
+/* The sentence that a client ended with: behind the last "meed: <status>: " of its log. */
+static void last_words(const struct child *child, char words[512])
+{
+    struct meed_buf log;
+    meed_buf_init(&log, 64u << 20);
+    snprintf(words, 512, "see %.400s", child->log);
+    if (meed_file_read(child->log, &log) == MEED_OK && log.data) {
+        const char *last = NULL;
+        for (const char *at = log.data; (at = strstr(at, "meed: ")) != NULL; at++) {
+            last = at == log.data || at[-1] == '\n' ? at + strlen("meed: ") : last;
+        }
+        const char *colon = last ? strstr(last, ": ") : NULL;
+        if (colon) {
+            snprintf(words, 512, "%.*s", (int)MEED_MIN(strcspn(colon + 2, "\n"), (size_t)500),
+                     colon + 2);
+        }
+    }
+    meed_buf_clear(&log);
+}
+
+static void child_ended(struct up *up, const struct child *child, int how)
+{
+    char words[512], line[MEED_PATH_BYTES + 640];
+    int code = WIFEXITED(how) ? WEXITSTATUS(how) : -1;
+    if (code == 0 ||
+        (up->stopping && (code < 0 || code == meed_status_exit_code(MEED_CANCELLED)))) {
+        return;
+    }
+    if (code < 0) {
+        snprintf(line, sizeof line, "client %s was killed by signal %d; its log is %s",
+                 child->client->id, WTERMSIG(how), child->log);
+        meed_live_say(&up->table, line);
+        return;
+    }
+    last_words(child, words);
+    snprintf(line, sizeof line, "client %s gave up: %s", child->client->id, words);
+    if (up->file.client_count - ++up->gave_up >= up->file.quorum || up->despair[0]) {
+        meed_live_say(&up->table, line);
+        return;
+    }
+    snprintf(up->despair, sizeof up->despair, "%.1000s", line);
+    up->despair_code = code;
+    meed_aggregator_request_stop(up->aggregator);
+}
+
+/* Reaps what has ended. Returns how many still run. */
 static int children_reap(struct up *up)
 {
     int running = 0;
     for (int32_t i = 0; i < up->file.client_count; i++) {
         struct child *child = &up->children[i];
-        int code = 0;
-        if (child->pid > 0 && waitpid(child->pid, &code, WNOHANG) == child->pid) {
+        int how = 0;
+        if (child->pid > 0 && waitpid(child->pid, &how, WNOHANG) == child->pid) {
             child->pid = 0;
-            if (!WIFEXITED(code) || WEXITSTATUS(code) != 0) {
-                char line[MEED_PATH_BYTES + 128];
-                snprintf(line, sizeof line, "client %s ended early (%s %d); see %s",
-                         child->client->id, WIFEXITED(code) ? "exit code" : "signal",
-                         WIFEXITED(code) ? WEXITSTATUS(code) : WTERMSIG(code), child->log);
-                meed_live_say(&up->table, line);
-            }
+            child_ended(up, child, how);
         }
         running += child->pid > 0;
     }
@@ -328,6 +387,7 @@ static void *children_watch(void *user)
 
 static void children_stop(struct up *up)
 {
+    up->stopping = true;
     for (int32_t i = 0; i < up->file.client_count; i++) {
         if (up->children[i].pid > 0) {
             kill(up->children[i].pid, SIGTERM);
@@ -385,6 +445,30 @@ static enum meed_status aggregator_open(struct up *up, const char keys[KEYS_BYTE
     return meed_aggregator_create(&config, &up->aggregator);
 }
 
+/* A client's failure as ours: its sentence, its code. */
+static enum meed_status despair(const struct up *up)
+{
+    for (int i = 1; i < MEED_STATUS_COUNT; i++) {
+        if (meed_status_exit_code((enum meed_status)i) == up->despair_code) {
+            return MEED_FAIL((enum meed_status)i, "%s", up->despair);
+        }
+    }
+    return MEED_FAIL(MEED_BUG, "%s", up->despair);
+}
+
+/* What only clients read: a misspelt path is told before anything starts. */
+static enum meed_status check_data(const struct up *up)
+{
+    for (int32_t i = 0; i < up->file.client_count; i++) {
+        const struct meed_federation_client *client = &up->file.clients[i];
+        if (!meed_file_exists(client->data)) {
+            return MEED_FAIL(MEED_NOT_FOUND, "%s: client %s has no data file %s", up->options.file,
+                             client->id, client->data);
+        }
+    }
+    return MEED_OK;
+}
+
 static void signals_install(struct up *up)
 {
     stop_target = up->aggregator;
@@ -414,6 +498,9 @@ static enum meed_status run_all(struct up *up)
     }
     if (watching) {
         pthread_join(watcher, NULL);
+    }
+    if (st == MEED_CANCELLED && up->despair[0]) {
+        st = despair(up);
     }
     stop_target = NULL;
     meed_aggregator_destroy(up->aggregator);
@@ -447,6 +534,7 @@ enum meed_status meed_cmd_up(int argc, char **argv)
         return MEED_FAIL(MEED_ARG, "no federation file given; try examples/tiny/federation.yaml");
     }
     MEED_TRY(meed_federation_file_load(up.options.file, &up.file));
+    MEED_TRY(check_data(&up));
     if (up.options.seed >= 0) {
         up.file.seed = (uint64_t)up.options.seed;
     }

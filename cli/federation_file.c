@@ -147,10 +147,12 @@ static const cyaml_schema_value_t file_value = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct raw_file, file_fields),
 };
 
-/* Keeps the first error sentence and the innermost line number of libcyaml's report. */
+/* Keeps the first error sentence, and the line and field of the innermost place, of libcyaml's
+ * report. */
 struct report {
     char sentence[256];
-    char place[128];
+    char field[64];
+    int line; /* 0: not said */
 };
 
 static void keep_report(cyaml_log_t level, void *context, const char *format, va_list args)
@@ -161,13 +163,60 @@ static void keep_report(cyaml_log_t level, void *context, const char *format, va
     vsnprintf(text, sizeof text, format, args);
     text[strcspn(text, "\n")] = '\0';
     const char *line = strstr(text, "(line: ");
-    if (line && !report->place[0]) {
-        snprintf(report->place, sizeof report->place, "%.*s", (int)strcspn(line + 7, ","),
-                 line + 7);
+    const char *field = strstr(text, "field '");
+    if (line && report->line == 0) {
+        char digits[16];
+        int64_t number = 0;
+        snprintf(digits, sizeof digits, "%.*s", (int)strcspn(line + 7, ","), line + 7);
+        meed_status_discard(meed_parse_i64("line", digits, 1, INT32_MAX, &number));
+        report->line = (int)number;
+        if (field) {
+            snprintf(report->field, sizeof report->field, "%.*s", (int)strcspn(field + 7, "'"),
+                     field + 7);
+        }
     } else if (!line && !report->sentence[0]) {
         const char *body = strncmp(text, "Load: ", 6) == 0 ? text + 6 : text;
         snprintf(report->sentence, sizeof report->sentence, "%s", body);
     }
+}
+
+/* libcyaml places an unknown key at the key before it: the line from there on that has the key. */
+static int key_line(const char *path, const char *key, int from)
+{
+    struct meed_buf text;
+    meed_buf_init(&text, 16u << 20);
+    int found = from, line = 1;
+    bool done = meed_file_read(path, &text) != MEED_OK;
+    for (const char *at = text.data; at && !done && *at; line++) {
+        size_t length = strcspn(at, "\n");
+        const char *hit = line >= from ? strstr(at, key) : NULL;
+        if (hit && hit < at + length && hit[strlen(key)] == ':') {
+            found = line;
+            done = true;
+        }
+        at += length + (at[length] == '\n');
+    }
+    meed_buf_clear(&text);
+    return found;
+}
+
+static enum meed_status report_fail(const char *path, const struct report *report)
+{
+    static const char unknown[] = "Unexpected key: ", word[] = "Invalid ENUM value: ";
+    static const char help[] = "see the keys in `meed help up`";
+    const char *sentence = report->sentence;
+    if (strncmp(sentence, unknown, sizeof unknown - 1) == 0) {
+        const char *key = sentence + sizeof unknown - 1;
+        return MEED_FAIL(MEED_CONFIG, "%s:%d: unknown key \"%s\"; %s", path,
+                         key_line(path, key, report->line), key, help);
+    }
+    if (strncmp(sentence, word, sizeof word - 1) == 0) {
+        return MEED_FAIL(MEED_CONFIG, "%s:%d: %s cannot be \"%s\"; %s", path, report->line,
+                         report->field, sentence + sizeof word - 1, help);
+    }
+    const char *field = strncmp(sentence, "Invalid", 7) == 0 ? report->field : "";
+    return MEED_FAIL(MEED_CONFIG, "%s:%d: %s%s%s; %s", path, report->line, field,
+                     field[0] ? ": " : "", sentence, help);
 }
 
 #define GIVEN(field, fallback) ((field) ? *(field) : (fallback))
@@ -218,7 +267,9 @@ static enum meed_status resolve_training(const char *path, const struct raw_trai
     plan->epsilon = 1e-8;
     plan->trained_factors = MEED_FACTOR_A | MEED_FACTOR_B;
     meed_proj_set targets = 0;
-    MEED_TRY(meed_proj_set_parse(raw->targets ? raw->targets : "all", &targets));
+    if (meed_proj_set_parse(raw->targets ? raw->targets : "all", &targets) != MEED_OK) {
+        return MEED_FAIL(MEED_CONFIG, "%s: training.targets: %s", path, meed_last_error());
+    }
     plan->target_modules = targets;
     return MEED_OK;
 }
@@ -290,8 +341,9 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     WHOLE("server_threads", raw->server_threads, 0, 0, 256, file->server_threads);
     WHOLE("client_threads", raw->client_threads, 1, 0, 256, file->client_threads);
     file->deadline_ms = 600000;
-    if (raw->deadline) {
-        MEED_TRY(meed_parse_duration_ms("deadline", raw->deadline, &file->deadline_ms));
+    if (raw->deadline &&
+        meed_parse_duration_ms("deadline", raw->deadline, &file->deadline_ms) != MEED_OK) {
+        return MEED_FAIL(MEED_CONFIG, "%s: %s", path, meed_last_error());
     }
     static const struct raw_training no_training;
     static const struct raw_codec no_codec;
@@ -314,7 +366,7 @@ enum meed_status meed_federation_file_load(const char *path, struct meed_federat
     if (!meed_file_exists(path)) {
         return MEED_FAIL(MEED_NOT_FOUND, "no file %s", path);
     }
-    struct report report = {{0}, {0}};
+    struct report report = {.line = 0};
     cyaml_config_t config = {.log_fn = keep_report,
                              .log_ctx = &report,
                              .mem_fn = cyaml_mem,
@@ -322,8 +374,10 @@ enum meed_status meed_federation_file_load(const char *path, struct meed_federat
     struct raw_file *raw = NULL;
     cyaml_err_t error = cyaml_load_file(path, &config, &file_value, (cyaml_data_t **)&raw, NULL);
     if (error != CYAML_OK) {
-        return MEED_FAIL(MEED_CONFIG, "%s:%s: %s", path, report.place[0] ? report.place : "?",
-                         report.sentence[0] ? report.sentence : cyaml_strerror(error));
+        if (!report.sentence[0]) {
+            snprintf(report.sentence, sizeof report.sentence, "%s", cyaml_strerror(error));
+        }
+        return report_fail(path, &report);
     }
     *file = (struct meed_federation_file){.client_count = 0};
     enum meed_status st = resolve(path, raw, file);
