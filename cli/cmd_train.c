@@ -81,10 +81,12 @@ static const char documentation[] =
     "Fine-tune a LoRA adapter on this machine alone. Stop it with Ctrl-C or SIGTERM: it "
     "writes a checkpoint, and the same command with --resume goes on with the same bits.\v"
     "Examples:\n"
-    "  meed train --model examples/tiny/model --data examples/tiny/clients/bank.jsonl \\\n"
-    "      --out out/bank --steps 60 --lr 3e-3\n"
-    "  meed train --model M --data D.jsonl --out A2 --adapter A1 --targets q_proj,v_proj\n"
-    "  meed train --model M --data D.jsonl --out A --checkpoint-every 50 --resume --json log.jsonl";
+    "  meed train --model examples/tiny/model \\\n"
+    "      --data examples/tiny/clients/bank.jsonl --out out/bank \\\n"
+    "      --steps 60 --lr 3e-3\n"
+    "  meed train --model M --data D.jsonl --out A2 --adapter A1\n"
+    "  meed train --model M --data D.jsonl --out A --targets q_proj,v_proj \\\n"
+    "      --checkpoint-every 50 --resume --json log.jsonl";
 
 /* Numeric options: where they go, what is allowed. */
 enum number_kind { NUMBER_I32, NUMBER_I64, NUMBER_F32 };
@@ -253,7 +255,6 @@ static enum meed_status open_json(struct job *job, bool append)
 static enum meed_status open_job(struct job *job)
 {
     const struct options *options = &job->options;
-    MEED_TRY(meed_file_make_folder(options->out));
     MEED_TRY(
         meed_file_join(options->out, CHECKPOINT_NAME, job->checkpoint, sizeof job->checkpoint));
     bool there = meed_file_exists(job->checkpoint);
@@ -275,6 +276,7 @@ static enum meed_status open_job(struct job *job)
     if (there) {
         MEED_TRY(meed_trainer_resume(job->trainer, job->checkpoint));
     }
+    MEED_TRY(meed_file_make_folder(options->out)); /* last: bad input leaves nothing behind */
     return open_json(job, there);
 }
 
