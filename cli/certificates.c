@@ -288,3 +288,118 @@ out:
     identity_clear(&ca);
     return st;
 }
+
+/* ---- checking -------------------------------------------------------------------------------- */
+
+struct pair {
+    X509_STORE *trusted;
+    STACK_OF(X509) * chain; /* the certificate, then what else its file holds */
+    EVP_PKEY *pkey;
+};
+
+static void pair_clear(struct pair *pair)
+{
+    X509_STORE_free(pair->trusted);
+    sk_X509_pop_free(pair->chain, X509_free);
+    EVP_PKEY_free(pair->pkey);
+    ERR_clear_error();
+}
+
+static enum meed_status open_pem(const char *path, FILE **file)
+{
+    *file = fopen(path, "re");
+    if (!*file) {
+        int code = errno;
+        return MEED_FAIL(code == ENOENT ? MEED_NOT_FOUND : MEED_IO, "cannot open %.512s: %s", path,
+                         strerror(code));
+    }
+    return MEED_OK;
+}
+
+static enum meed_status not_pem(const char *path, const char *what)
+{
+    return MEED_FAIL(MEED_CONFIG, "%.512s holds no %s in PEM form; `meed provision` writes them",
+                     path, what);
+}
+
+static enum meed_status read_chain(const char *path, STACK_OF(X509) * chain)
+{
+    FILE *file = NULL;
+    MEED_TRY(open_pem(path, &file));
+    for (X509 *x509 = NULL; (x509 = PEM_read_X509(file, NULL, NULL, NULL)) != NULL;) {
+        if (sk_X509_push(chain, x509) <= 0) {
+            X509_free(x509);
+            break;
+        }
+    }
+    fclose(file);
+    return sk_X509_num(chain) > 0 ? MEED_OK : not_pem(path, "certificate");
+}
+
+static enum meed_status read_pair(const char *ca_path, const char *certificate_path,
+                                  const char *key_path, struct pair *pair)
+{
+    enum meed_status st = MEED_OK;
+    FILE *file = NULL;
+    STACK_OF(X509) *authorities = sk_X509_new_null();
+    pair->trusted = X509_STORE_new();
+    pair->chain = sk_X509_new_null();
+    if (!authorities || !pair->trusted || !pair->chain) {
+        st = crypto_failed("hold certificates");
+        goto out;
+    }
+    MEED_TRY_OUT(read_chain(ca_path, authorities));
+    for (int i = 0; i < sk_X509_num(authorities); i++) {
+        X509_STORE_add_cert(pair->trusted, sk_X509_value(authorities, i));
+    }
+    MEED_TRY_OUT(read_chain(certificate_path, pair->chain));
+    MEED_TRY_OUT(open_pem(key_path, &file));
+    pair->pkey = PEM_read_PrivateKey(file, NULL, NULL, NULL);
+    fclose(file);
+    if (!pair->pkey) {
+        st = not_pem(key_path, "private key");
+    } else if (X509_check_private_key(sk_X509_value(pair->chain, 0), pair->pkey) != 1) {
+        st = MEED_FAIL(MEED_CONFIG,
+                       "%.400s is not the key of %.400s; give two files that `meed provision` made "
+                       "together",
+                       key_path, certificate_path);
+    }
+out:
+    sk_X509_pop_free(authorities, X509_free);
+    return st;
+}
+
+enum meed_status meed_certificates_check_server(const char *ca_path, const char *certificate_path,
+                                                const char *key_path)
+{
+    struct pair pair = {NULL, NULL, NULL};
+    enum meed_status st = read_pair(ca_path, certificate_path, key_path, &pair);
+    pair_clear(&pair);
+    return st;
+}
+
+enum meed_status meed_certificates_check_client(const char *ca_path, const char *certificate_path,
+                                                const char *key_path)
+{
+    enum meed_status st = MEED_OK;
+    struct pair pair = {NULL, NULL, NULL};
+    X509_STORE_CTX *context = X509_STORE_CTX_new();
+    MEED_TRY_OUT(read_pair(ca_path, certificate_path, key_path, &pair));
+    if (!context ||
+        X509_STORE_CTX_init(context, pair.trusted, sk_X509_value(pair.chain, 0), pair.chain) != 1) {
+        st = crypto_failed("check a certificate");
+        goto out;
+    }
+    X509_STORE_CTX_set_purpose(context, X509_PURPOSE_SSL_CLIENT);
+    if (X509_verify_cert(context) != 1) {
+        st = MEED_FAIL(MEED_UNAUTHENTICATED,
+                       "%.400s is no client certificate of the authority in %.400s (%s); ask the "
+                       "aggregator's operator for a new one",
+                       certificate_path, ca_path,
+                       X509_verify_cert_error_string(X509_STORE_CTX_get_error(context)));
+    }
+out:
+    X509_STORE_CTX_free(context);
+    pair_clear(&pair);
+    return st;
+}

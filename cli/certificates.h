@@ -24,4 +24,18 @@ MEED_MUST_CHECK enum meed_status meed_certificates_provision(const char *folder,
                                                              const char *const *client_ids,
                                                              int32_t client_count);
 
+/* A client's three files, before it dials: each is read, the key is that of the certificate, and
+ * the authority issued the certificate for a client, to this day. A server that refuses a client's
+ * certificate only hangs up, so without this look a foreign pair would be tried for ever. NOT_FOUND
+ * and CONFIG name the file; UNAUTHENTICATED for a foreign or expired certificate. A deployment with
+ * two authorities puts both into ca_path. */
+MEED_MUST_CHECK enum meed_status meed_certificates_check_client(const char *ca_path,
+                                                                const char *certificate_path,
+                                                                const char *key_path);
+/* A server's: each is read and the key is that of the certificate. Who issued it is for clients to
+ * judge. */
+MEED_MUST_CHECK enum meed_status meed_certificates_check_server(const char *ca_path,
+                                                                const char *certificate_path,
+                                                                const char *key_path);
+
 #endif

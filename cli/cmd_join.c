@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "base/file.h"
 #include "base/parse.h"
+#include "cli/certificates.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
@@ -68,9 +69,11 @@ static const char documentation[] =
     "compressed changes of a LoRA adapter. Start it before or after the aggregator, stop and "
     "start it at any time: it goes on from --state.\v"
     "Examples:\n"
-    "  meed join --server agg.example.org:9443 --id north --model model --data d.jsonl \\\n"
-    "      --state state --tls-ca ca.pem --tls-cert client-north.pem --tls-key client-north.key\n"
-    "  meed join --server 127.0.0.1:9443 --id a --model M --data D --state S --insecure";
+    "  meed join --server agg.example.org:9443 --id north --model model \\\n"
+    "      --data d.jsonl --state state --tls-ca ca.pem \\\n"
+    "      --tls-cert client-north.pem --tls-key client-north.key\n"
+    "  meed join --server 127.0.0.1:9443 --id a --model M --data D.jsonl \\\n"
+    "      --state S --insecure";
 
 static error_t word_parse(int key, const char *text, struct options *options)
 {
@@ -284,6 +287,7 @@ static enum meed_status read_pems(const struct options *options, struct pems *pe
     if (options->insecure) {
         return MEED_OK;
     }
+    MEED_TRY(meed_certificates_check_client(options->tls_ca, options->tls_cert, options->tls_key));
     MEED_TRY(meed_file_read(options->tls_ca, &pems->ca));
     MEED_TRY(meed_file_read(options->tls_cert, &pems->certificate));
     MEED_TRY(meed_file_read(options->tls_key, &pems->key));

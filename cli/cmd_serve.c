@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/buf.h"
+#include "cli/certificates.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "cli/serve_options.h"
@@ -147,7 +148,12 @@ enum meed_status meed_cmd_serve(int argc, char **argv)
     MEED_TRY_OUT(meed_serve_options_parse(argc, argv, &serve.options));
     serve.options.config.observer = on_event;
     serve.options.config.observer_user = &serve;
-    MEED_TRY_OUT(meed_aggregator_create(&serve.options.config, &aggregator));
+    const struct meed_aggregator_config *config = &serve.options.config;
+    if (config->tls_ca && config->tls_certificate && config->tls_key) {
+        MEED_TRY_OUT(meed_certificates_check_server(config->tls_ca, config->tls_certificate,
+                                                    config->tls_key));
+    }
+    MEED_TRY_OUT(meed_aggregator_create(config, &aggregator));
     install_signals(aggregator);
     MEED_TRY_OUT(meed_aggregator_run(aggregator, serve.options.linger_ms));
     print_end(&serve);

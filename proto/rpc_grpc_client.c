@@ -102,6 +102,12 @@ static enum meed_status verdict(const struct grpc_client_stream *self)
         if (self->client->tls) {
             meed_rpc_grpc_common_tls_trouble(trouble);
         }
+        if (strstr(trouble, "certificate verify failed")) {
+            return MEED_FAIL(MEED_UNAUTHENTICATED,
+                             "%s shows a certificate that this authority did not issue; take "
+                             "ca.pem and the client's pair from the same `meed provision`",
+                             self->client->target);
+        }
         return MEED_FAIL(status, "%s did not answer in time%s%s%s", self->client->target,
                          proxy_is_set() ? " (a proxy variable is set)" : "",
                          trouble[0] ? "; last TLS trouble: "

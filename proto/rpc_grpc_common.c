@@ -32,6 +32,7 @@ void meed_rpc_grpc_common_tls_trouble(char text[200])
 {
     pthread_mutex_lock(&tls_mutex);
     memcpy(text, tls_trouble, sizeof tls_trouble);
+    tls_trouble[0] = 0;
     pthread_mutex_unlock(&tls_mutex);
 }
 

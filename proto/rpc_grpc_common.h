@@ -58,7 +58,7 @@ enum meed_status meed_rpc_grpc_common_status(grpc_status_code code,
 /* Who is behind a call: certificate, or the claimed id. */
 void meed_rpc_grpc_common_peer(grpc_call *call, const grpc_metadata_array *metadata,
                                struct meed_rpc_peer *peer);
-/* The process's latest TLS failure in core's words, "" if none. */
+/* The process's latest TLS failure in core's words, "" if none since the last call. */
 void meed_rpc_grpc_common_tls_trouble(char text[200]);
 gpr_timespec meed_rpc_grpc_common_deadline(int64_t delay_ms);
 
