@@ -38,6 +38,7 @@ struct grpc_client_stream {
     bool input_ended; /* a receive came back empty */
     bool send_closed, send_failed;
     bool headers_done, status_done;
+    bool distrusts; /* cancelled because the server's certificate is a stranger's */
 };
 
 static void *tag_of(enum op_tag tag)
@@ -92,6 +93,12 @@ static enum meed_status verdict(const struct grpc_client_stream *self)
     if (from_meed) {
         return MEED_FAIL(status, "%s", text);
     }
+    if (self->distrusts) {
+        return MEED_FAIL(MEED_UNAUTHENTICATED,
+                         "%s shows a certificate that this authority did not issue; take ca.pem "
+                         "and the client's pair from the same `meed provision`",
+                         self->client->target);
+    }
     if (self->code == GRPC_STATUS_UNAVAILABLE) {
         return MEED_FAIL(status, "%s: %s; is the server running there%s%s?", self->client->target,
                          text, self->client->tls ? ", and does it accept this certificate" : "",
@@ -101,12 +108,6 @@ static enum meed_status verdict(const struct grpc_client_stream *self)
         char trouble[200] = "";
         if (self->client->tls) {
             meed_rpc_grpc_common_tls_trouble(trouble);
-        }
-        if (strstr(trouble, "certificate verify failed")) {
-            return MEED_FAIL(MEED_UNAUTHENTICATED,
-                             "%s shows a certificate that this authority did not issue; take "
-                             "ca.pem and the client's pair from the same `meed provision`",
-                             self->client->target);
         }
         return MEED_FAIL(status, "%s did not answer in time%s%s%s", self->client->target,
                          proxy_is_set() ? " (a proxy variable is set)" : "",
@@ -351,6 +352,21 @@ static enum meed_status client_open(struct meed_rpc_client *base, const char *pa
     return MEED_OK;
 }
 
+/* Waits for the call's end. Core tries a server with a foreign certificate again and again until
+ * the deadline; more tries will not make it ours. */
+static void await_reply(struct grpc_client_stream *self)
+{
+    enum { LOOK_MS = 250 };
+    while (grpc_completion_queue_pluck(self->cq, tag_of(TAG_HEAD),
+                                       meed_rpc_grpc_common_deadline(LOOK_MS), NULL)
+               .type == GRPC_QUEUE_TIMEOUT) {
+        if (self->client->tls && !self->distrusts && meed_rpc_grpc_common_distrusts()) {
+            self->distrusts = true;
+            grpc_call_cancel(self->call, NULL);
+        }
+    }
+}
+
 static enum meed_status client_unary(struct meed_rpc_client *base, const char *path,
                                      const void *request, size_t request_size, int64_t deadline_ms,
                                      struct meed_buf *reply)
@@ -368,6 +384,7 @@ static enum meed_status client_unary(struct meed_rpc_client *base, const char *p
         {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &self->incoming},
         status_op(self),
     };
+    meed_rpc_grpc_common_tls_forget();
     bool started = start(self, ops, MEED_COUNT(ops), TAG_HEAD);
     drop_entry(&ops[0]);
     grpc_byte_buffer_destroy(buffer);
@@ -376,7 +393,7 @@ static enum meed_status client_unary(struct meed_rpc_client *base, const char *p
     if (!started) {
         st = MEED_FAIL(MEED_BUG, "gRPC core refuses a call of %s", path);
     } else {
-        pluck(self, TAG_HEAD);
+        await_reply(self);
         st = verdict(self);
     }
     if (st == MEED_OK) {

@@ -18,6 +18,7 @@
  * needs it most. */
 static pthread_mutex_t tls_mutex = PTHREAD_MUTEX_INITIALIZER;
 static char tls_trouble[200];
+static bool serves; /* this process has been a server */
 
 static void note_tls(const char *text)
 {
@@ -32,7 +33,28 @@ void meed_rpc_grpc_common_tls_trouble(char text[200])
 {
     pthread_mutex_lock(&tls_mutex);
     memcpy(text, tls_trouble, sizeof tls_trouble);
+    pthread_mutex_unlock(&tls_mutex);
+}
+
+void meed_rpc_grpc_common_tls_forget(void)
+{
+    pthread_mutex_lock(&tls_mutex);
     tls_trouble[0] = 0;
+    pthread_mutex_unlock(&tls_mutex);
+}
+
+bool meed_rpc_grpc_common_distrusts(void)
+{
+    pthread_mutex_lock(&tls_mutex);
+    bool distrusts = !serves && strstr(tls_trouble, "certificate verify failed") != NULL;
+    pthread_mutex_unlock(&tls_mutex);
+    return distrusts;
+}
+
+void meed_rpc_grpc_common_serves(void)
+{
+    pthread_mutex_lock(&tls_mutex);
+    serves = true;
     pthread_mutex_unlock(&tls_mutex);
 }
 

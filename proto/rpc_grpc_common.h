@@ -58,8 +58,13 @@ enum meed_status meed_rpc_grpc_common_status(grpc_status_code code,
 /* Who is behind a call: certificate, or the claimed id. */
 void meed_rpc_grpc_common_peer(grpc_call *call, const grpc_metadata_array *metadata,
                                struct meed_rpc_peer *peer);
-/* The process's latest TLS failure in core's words, "" if none since the last call. */
+/* The process's latest TLS failure in core's words, "" if none since it was last forgotten. */
 void meed_rpc_grpc_common_tls_trouble(char text[200]);
+void meed_rpc_grpc_common_tls_forget(void);
+/* That failure is a server whose certificate our authority did not issue. Never true in a process
+ * that serves too: there it may be a stranger's certificate that was refused. */
+bool meed_rpc_grpc_common_distrusts(void);
+void meed_rpc_grpc_common_serves(void);
 gpr_timespec meed_rpc_grpc_common_deadline(int64_t delay_ms);
 
 #endif

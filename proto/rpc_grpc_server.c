@@ -246,6 +246,7 @@ enum meed_status meed_rpc_grpc_server_start(const struct meed_rpc_server_options
     }
     MEED_TRY_OUT(copy_options(server, options));
     raise_descriptor_limit();
+    meed_rpc_grpc_common_serves();
     meed_rpc_grpc_common_start();
     st = meed_rpc_core_init(&server->base, &server_ops, service, options->worker_count);
     core_started = st == MEED_OK;
