@@ -21,7 +21,6 @@ build: packages ## build build/meed
 	  || { cat $(BUILD).configure.log; exit 1; }
 	@mkdir -p $(BUILD) && mv $(BUILD).configure.log $(BUILD)/configure.log
 	@cmake --build $(BUILD) -j $(JOBS) --target meed -- --quiet
-	@ln -sfn $(BUILD) build 2>/dev/null || true
 
 demo: build ## six clients fine-tune the embedded model over gRPC; ends with who earned what
 	@rm -rf $(OUT)
@@ -50,4 +49,4 @@ format: ## clang-format every source
 	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cu' '*.cuh')
 
 clean: ## remove the build folders
-	@rm -rf build build-asan build-tsan
+	@rm -rf build build-asan build-tsan build-fuzz out

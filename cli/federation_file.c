@@ -379,6 +379,9 @@ enum meed_status meed_federation_file_load(const char *path, struct meed_federat
         }
         return report_fail(path, &report);
     }
+    if (!raw) {
+        return MEED_FAIL(MEED_CONFIG, "%s is empty; `meed help up` lists its keys", path);
+    }
     *file = (struct meed_federation_file){.client_count = 0};
     enum meed_status st = resolve(path, raw, file);
     cyaml_free(&config, &file_value, raw, 0);

@@ -143,8 +143,9 @@ static enum meed_status read_sizes(const struct reader *in, struct meed_model_co
     double eps = 0;
     MEED_TRY(read_number(in, in->root, "rms_norm_eps", 1e-6, &eps));
     config->rms_eps = (float)eps;
-    if (!(config->rms_eps > 0)) {
-        return MEED_FAIL(MEED_FORMAT, "%s: rms_norm_eps %g is 0 in single precision", in->name, eps);
+    if (!(config->rms_eps > 0) || config->rms_eps >= 1.0f) {
+        return MEED_FAIL(MEED_FORMAT, "%s: rms_norm_eps %g is no small positive number in fp32",
+                         in->name, eps);
     }
     return MEED_OK;
 }

@@ -21,7 +21,7 @@ static void fuzz_fail(const char *what)
     abort();
 }
 
-/* Every byte is inside the map; true if the writer knows the dtype. */
+/* Every byte is inside the map; true if the writer takes it: a dtype it knows, a plain name. */
 static bool read_through(const struct meed_safetensors *tensors, const struct meed_tensor *tensor)
 {
     const volatile uint8_t *bytes = tensor->bytes;
@@ -45,6 +45,11 @@ static bool read_through(const struct meed_safetensors *tensors, const struct me
         fuzz_fail("a tensor that cannot be read");
     }
     free(values);
+    for (const char *c = tensor->name; *c; c++) {
+        if (*c < ' ' || *c > '~' || *c == '"' || *c == '\\') {
+            return false;
+        }
+    }
     return true;
 }
 
