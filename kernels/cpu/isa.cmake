@@ -1,8 +1,8 @@
 # The CPU backend is compiled once per instruction set: the same twins, the same names with another
 # suffix (kernels/cpu/isa.h), chosen once at start by meed_backend_open_cpu(). Files in `plain` are
-# compiled once: they hold no arithmetic loops of their own.
+# compiled once: they hold no loops of their own, or belong to one instruction alone.
 set(plain)
-foreach(stem cpu_backend cpu_scratch matmul_onednn)
+foreach(stem cpu_backend cpu_scratch dot_bf16 matmul_onednn)
   list(APPEND plain ${CMAKE_SOURCE_DIR}/kernels/cpu/${stem}.c)
 endforeach()
 file(GLOB twins CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cpu/*.c)

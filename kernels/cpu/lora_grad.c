@@ -260,7 +260,7 @@ void MEED_TWIN(lora_gate_grad)(const struct meed_backend *be, struct meed_mat xt
                                struct meed_mat dxt, int64_t k, const struct meed_tail *tail,
                                double *dgate)
 {
-    struct gate_job job = {MEED_TWIN(tail_prepare)(tail, k), xt, dxt, NULL, dgate};
+    struct gate_job job = {MEED_TWIN(tail_prepare)(tail, k, xt.dtype), xt, dxt, NULL, dgate};
     if (!job.tail.packed || xt.rows == 0) {
         return;
     }

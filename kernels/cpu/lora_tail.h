@@ -2,8 +2,8 @@
  *
  * RMSNorm and SwiGLU call tail_rows on the rows they have just written, while those sit in the
  * first cache; lora_down is the same call over a finished x. T is computed from x as stored
- * (rounded to bf16 in a bf16 model) in fp32, one chain over k per element (panel.h), so fused and
- * unfused give the same bits.
+ * (rounded to bf16 in a bf16 model) in fp32, one chain over k per element (panel.h, dot_bf16.h), so
+ * fused and unfused give the same bits.
  *
  * Dropout (Srivastava et al. 2014) acts on x in the low-rank branch alone. The mask is never
  * stored: element (m, k) is kept if word (e mod 4) of Philox block (e div 4) of the key is at least
@@ -18,13 +18,15 @@ enum { TAIL_ROWS = 32 }; /* rows of a producer's tile */
 
 struct tail_job {
     const struct meed_tail *tail;
-    const float *packed; /* Aᵀ in panels; NULL where there is no tail */
+    const void *packed; /* Aᵀ in panels or pairs; NULL where there is no tail */
+    bool pairs;         /* of bf16, for dot_bf16.h; else panels of fp32 */
     int64_t k;
     int64_t r;
 };
 
-/* Packs A into the caller's shared scratch. tail may be NULL (no tail). */
-struct tail_job MEED_TWIN(tail_prepare)(const struct meed_tail *tail, int64_t k);
+/* Packs A for x of `dtype` into the caller's shared scratch. tail may be NULL (no tail). */
+struct tail_job MEED_TWIN(tail_prepare)(const struct meed_tail *tail, int64_t k,
+                                        enum meed_dtype dtype);
 /* Fills columns [k, k + r) of rows [begin, end) of x, reading columns [0, k). */
 void MEED_TWIN(tail_rows)(const struct tail_job *job, struct meed_mat x, int64_t begin,
                           int64_t end);

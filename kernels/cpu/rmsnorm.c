@@ -74,7 +74,8 @@ void MEED_TWIN(rmsnorm_fwd)(const struct meed_backend *be, struct meed_mat x,
                             const struct meed_tail *tail, struct meed_mat sum, struct meed_mat y,
                             float *rstd)
 {
-    struct fwd_job job = {x, residual, sum, y, w, rstd, eps, MEED_TWIN(tail_prepare)(tail, x.cols)};
+    struct fwd_job job = {x, residual, sum, y,
+                          w, rstd,     eps, MEED_TWIN(tail_prepare)(tail, x.cols, y.dtype)};
     MEED_ASSERT(x.rows == y.rows && y.cols == x.cols + job.tail.r);
     MEED_ASSERT(!residual.data || (residual.rows == x.rows && residual.cols == x.cols));
     MEED_ASSERT(!sum.data || (sum.rows == x.rows && sum.cols == x.cols && sum.dtype == x.dtype));

@@ -40,7 +40,7 @@ void MEED_TWIN(swiglu_fwd)(const struct meed_backend *be, struct meed_mat gu,
                            const struct meed_tail *tail, struct meed_mat out)
 {
     int64_t width = gu.cols / 2;
-    struct job job = {gu, out, gu, width, MEED_TWIN(tail_prepare)(tail, width)};
+    struct job job = {gu, out, gu, width, MEED_TWIN(tail_prepare)(tail, width, out.dtype)};
     MEED_ASSERT(gu.cols % 2 == 0 && out.cols == width + job.tail.r && out.rows == gu.rows);
     meed_pool_for(be->pool, gu.rows, TAIL_ROWS, rows_fwd, &job);
 }
@@ -72,6 +72,6 @@ void MEED_TWIN(swiglu_bwd)(const struct meed_backend *be, struct meed_mat dout, 
     int64_t width = gu.cols / 2;
     MEED_ASSERT(gu.cols % 2 == 0 && dgu.cols == gu.cols && dgu.rows == gu.rows);
     MEED_ASSERT(dout.rows == gu.rows && dout.cols >= width);
-    struct job job = {gu, dout, dgu, width, {NULL, NULL, 0, 0}};
+    struct job job = {gu, dout, dgu, width, {.k = 0}};
     meed_pool_for(be->pool, gu.rows, GRAIN_ROWS, rows_bwd, &job);
 }
