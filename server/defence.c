@@ -11,71 +11,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "server/adapter_product.h"
 
-/* ---- inner products of adapters -------------------------------------------------------------- */
-
-/* Eight running sums that a compiler keeps in vector registers; a fixed order either way. */
-static double dot(const float *x, int64_t stride_x, const float *y, int64_t stride_y, int64_t count)
-{
-    double sums[8] = {0.0};
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        for (int64_t lane = 0; lane < 8; lane++) {
-            sums[lane] += (double)x[(i + lane) * stride_x] * (double)y[(i + lane) * stride_y];
-        }
-    }
-    for (; i < count; i++) {
-        sums[0] += (double)x[i * stride_x] * (double)y[i * stride_y];
-    }
-    return ((sums[0] + sums[1]) + (sums[2] + sums[3])) +
-           ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
-
-static double module_product(const struct meed_adapter_module *x,
-                             const struct meed_adapter_module *y)
-{
-    double sum = 0.0;
-    for (int64_t i = 0; i < x->r; i++) {
-        for (int64_t j = 0; j < y->r; j++) {
-            sum += dot(x->b + i, x->r, y->b + j, y->r, x->n) *
-                   dot(x->a + i * x->k, 1, y->a + j * y->k, 1, x->k);
-        }
-    }
-    return sum * (double)x->scale * (double)y->scale;
-}
-
-static double adapter_product(const struct meed_adapter *x, const struct meed_adapter *y)
-{
-    double sum = 0.0;
-    for (int32_t m = 0; m < x->module_count; m++) {
-        sum += module_product(&x->modules[m], &y->modules[m]);
-    }
-    return sum;
-}
+/* ---- the table of products ------------------------------------------------------------------- */
 
 struct table {
-    int32_t rows;                        /* clients, then global */
-    int32_t cols;                        /* the rows, then the past base and its clients */
-    const struct meed_adapter **members; /* [cols] */
-    double *products;                    /* [rows, cols] */
+    int32_t rows;                    /* clients, then global */
+    int32_t cols;                    /* the rows, then the past base and its clients */
+    struct meed_adapter_pair *pairs; /* row by row, columns from the diagonal on */
 };
 
-static void fill_rows(void *user, int64_t begin, int64_t end, int worker_idx)
+/* Of ⟨member x, member y⟩ in table.pairs, x ≤ y. */
+static int64_t pair_index(const struct table *table, int64_t x, int64_t y)
 {
-    (void)worker_idx;
-    const struct table *table = user;
-    for (int64_t row = begin; row < end; row++) {
-        for (int64_t col = row; col < table->cols; col++) {
-            double product = adapter_product(table->members[row], table->members[col]);
-            table->products[row * table->cols + col] = product;
-        }
-    }
+    return x * table->cols - x * (x - 1) / 2 + (y - x);
 }
 
 static double product(const struct table *table, int32_t x, int32_t y)
 {
-    return x <= y ? table->products[(int64_t)x * table->cols + y]
-                  : table->products[(int64_t)y * table->cols + x];
+    return table->pairs[pair_index(table, MEED_MIN(x, y), MEED_MAX(x, y))].product;
 }
 
 /* ⟨client i − global, to − from⟩; one of the four has to be in the rows, and is. */
@@ -224,39 +178,61 @@ static enum meed_status screen_norms(struct screen *screen)
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
+/* An excluded client stands in as the global adapter, so that no NaN gets into the table. */
+static const struct meed_adapter *member(const struct screen *screen, int32_t i)
+{
+    int32_t rows = screen->table.rows;
+    if (i < screen->count && screen->verdicts[i].verdict != MEED_DEFENCE_EXCLUDE) {
+        return screen->clients[i];
+    }
+    if (i < rows) {
+        return screen->global;
+    }
+    return i == rows ? screen->past->base : screen->past->clients[i - rows - 1];
+}
+
+/* Of the global step and of the past updates. Two more products each stand behind the table. */
+static void measure_past(struct screen *screen, const struct meed_adapter_pair *behind)
+{
+    const struct table *table = &screen->table;
+    int32_t global = screen->count, base = table->rows;
+    for (int32_t i = 0; i < table->cols - table->rows; i++) {
+        const struct meed_adapter *to = i == 0 ? screen->global : member(screen, base + i);
+        double own = i == 0 ? product(table, global, global) : behind[2 * i].product;
+        double with = i == 0 ? product(table, global, base) : behind[2 * i + 1].product;
+        bool same = meed_adapter_equal(to, screen->past->base);
+        double square = same ? 0.0 : own - 2.0 * with + behind[0].product;
+        screen->past_norms[i] = sqrt(fmax(square, 0.0));
+    }
+}
+
 static enum meed_status build_table(struct screen *screen, struct meed_pool *pool)
 {
     struct table *table = &screen->table;
     int32_t past = screen->past ? 1 + screen->past->count : 0;
     table->rows = screen->count + 1;
     table->cols = table->rows + past;
-    table->members = meed_heap_alloc((size_t)table->cols, sizeof *table->members);
-    table->products =
-        meed_heap_alloc((size_t)table->rows * (size_t)table->cols, sizeof *table->products);
+    int64_t in_table = pair_index(table, table->rows - 1, table->cols - 1) + 1;
+    int64_t all = in_table + 2 * (int64_t)past;
+    table->pairs = meed_heap_alloc((size_t)all, sizeof *table->pairs);
     screen->past_norms = meed_heap_alloc((size_t)past, sizeof *screen->past_norms);
-    if (!table->members || !table->products || !screen->past_norms) {
+    if (!table->pairs || !screen->past_norms) {
         return MEED_NOMEM;
     }
-    for (int32_t i = 0; i < screen->count; i++) {
-        /* An excluded one stands in as the global adapter, so that no NaN gets into the table. */
-        bool out = screen->verdicts[i].verdict == MEED_DEFENCE_EXCLUDE;
-        table->members[i] = out ? screen->global : screen->clients[i];
+    struct meed_adapter_pair *next = table->pairs;
+    for (int32_t x = 0; x < table->rows; x++) {
+        for (int32_t y = x; y < table->cols; y++) {
+            *next++ = (struct meed_adapter_pair){member(screen, x), member(screen, y), 0.0};
+        }
     }
-    table->members[screen->count] = screen->global;
     for (int32_t i = 0; i < past; i++) {
-        table->members[table->rows + i] =
-            i == 0 ? screen->past->base : screen->past->clients[i - 1];
+        const struct meed_adapter *from = screen->past->base;
+        const struct meed_adapter *to = member(screen, table->rows + i);
+        *next++ = (struct meed_adapter_pair){to, to, 0.0};
+        *next++ = (struct meed_adapter_pair){to, from, 0.0};
     }
-    meed_pool_for(pool, table->rows, 1, fill_rows, table);
-    for (int32_t i = 0; i < past; i++) {
-        const struct meed_adapter *base = screen->past->base;
-        const struct meed_adapter *to = i == 0 ? screen->global : screen->past->clients[i - 1];
-        double square = meed_adapter_equal(to, base)
-                            ? 0.0
-                            : adapter_product(to, to) - 2.0 * adapter_product(to, base) +
-                                  adapter_product(base, base);
-        screen->past_norms[i] = sqrt(fmax(square, 0.0));
-    }
+    meed_adapter_products(table->pairs, (int32_t)all, pool);
+    measure_past(screen, table->pairs + in_table);
     return MEED_OK;
 }
 
@@ -283,8 +259,7 @@ enum meed_status meed_defence_screen(const struct meed_adapter *global,
     screen_duplicates(&screen);
     MEED_TRY_OUT(screen_norms(&screen));
 out:
-    meed_heap_free(screen.table.members);
-    meed_heap_free(screen.table.products);
+    meed_heap_free(screen.table.pairs);
     meed_heap_free(screen.past_norms);
     return st;
 }
