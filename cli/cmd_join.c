@@ -213,11 +213,7 @@ static void print_receipt(const struct meed_msg_receipt *receipt)
 
 static void draw_step(struct screen *screen, const struct meed_worker_event *event)
 {
-    if (!screen->drawing) {
-        snprintf(screen->title, sizeof screen->title, "round %d", event->round);
-        meed_progress_start(&screen->progress, screen->title, "steps", screen->quiet);
-        screen->drawing = true;
-    }
+    screen->drawing = true;
     meed_progress_update(&screen->progress, event->step, event->step_count);
     if (event->step == event->step_count) {
         end_bar(screen);
@@ -228,7 +224,9 @@ static void on_event(void *user, const struct meed_worker_event *event)
 {
     struct screen *screen = user;
     if (event->kind == MEED_WORKER_STEP) {
-        draw_step(screen, event);
+        if (!screen->quiet) {
+            draw_step(screen, event);
+        }
         return;
     }
     end_bar(screen);
@@ -252,6 +250,8 @@ static void on_event(void *user, const struct meed_worker_event *event)
     case MEED_WORKER_ROUND:
         fprintf(stderr, "round %d of %d: training %lld steps\n", event->round, event->round_count,
                 (long long)event->step_count);
+        snprintf(screen->title, sizeof screen->title, "round %d", event->round);
+        meed_progress_start(&screen->progress, screen->title, "steps", false);
         break;
     case MEED_WORKER_PUSHED:
         meed_progress_quantity((double)event->bytes, bytes);

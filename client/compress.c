@@ -198,11 +198,24 @@ static void shrink(struct carry *c)
     multiply(plain(c->b_new), plain(c->m), c->n, r, r, -1.0, c->y);
 }
 
+static bool all_zero(const float *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        if (values[i] != 0.0f) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static enum meed_status carry_module(const struct meed_adapter_module *old_module,
                                      const struct meed_adapter_module *new_module, float *residual)
 {
     struct carry c = {.k = new_module->k, .n = new_module->n, .r = new_module->r};
     int64_t a_count = c.r * c.k, b_count = c.n * c.r;
+    if (all_zero(residual, a_count + b_count)) {
+        return MEED_OK; /* a codec that loses nothing leaves nothing to carry */
+    }
     double *block =
         meed_heap_alloc((size_t)(4 * (a_count + b_count) + 8 * c.r * c.r), sizeof *block);
     if (!block) {
