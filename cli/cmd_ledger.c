@@ -180,6 +180,21 @@ static enum meed_status find_files(const struct options *options, char ledger[ME
     return meed_file_join(folder, "ledger.pub", key, MEED_PATH_BYTES);
 }
 
+/* A broken entry with the file it stands in and the next step. */
+static enum meed_status verify(const char *path, const uint8_t *key, struct reader *reader)
+{
+    char broken[512];
+    enum meed_status st = meed_ledger_verify(path, key, visit, reader);
+    if (st != MEED_INTEGRITY && st != MEED_FORMAT) {
+        return st;
+    }
+    snprintf(broken, sizeof broken, "%.500s", meed_last_error());
+    return MEED_FAIL(st,
+                     "%.512s: %s; compare it with another copy, and the key with the one "
+                     "that was handed over",
+                     path, broken);
+}
+
 static enum meed_status print_json(const struct reader *reader)
 {
     json_t *root = json_object();
@@ -210,7 +225,7 @@ enum meed_status meed_cmd_ledger(int argc, char **argv)
     MEED_TRY(find_files(&options, ledger, key_path));
     MEED_TRY(read_key(key_path, key));
     struct reader reader = {.show = show, .json = options.json, .entries = json_array()};
-    enum meed_status st = meed_ledger_verify(ledger, key, visit, &reader);
+    enum meed_status st = verify(ledger, key, &reader);
     if (st == MEED_OK && options.json) {
         st = print_json(&reader);
     } else if (st == MEED_OK) {
