@@ -319,8 +319,8 @@ static inline enum meed_status fed_pull(struct fed *fed, struct meed_rpc_client 
     }
     MEED_TRY_OUT(meed_rpc_stream_finish(stream));
     MEED_TRY_OUT(meed_chunk_receiver_finish(&receiver));
-    MEED_TRY_OUT(
-        meed_adapter_unpack("pulled", adapter.data, adapter.size, &fed_model, &pulled->adapter));
+    MEED_TRY_OUT(meed_adapter_unpack("pulled", adapter.data, adapter.size, &fed->terms.model,
+                                     &pulled->adapter));
 out:
     meed_chunk_receiver_clear(&receiver);
     meed_rpc_stream_destroy(stream);
@@ -334,8 +334,8 @@ out:
 static inline void fed_encode(struct fed *fed, int32_t client, const struct fed_pulled *pulled,
                               double scale, struct meed_buf *bytes)
 {
-    struct meed_update_tensor tensors[64];
-    char names[64][MEED_ADAPTER_NAME_BYTES];
+    struct meed_update_tensor tensors[128];
+    char names[128][MEED_ADAPTER_NAME_BYTES];
     size_t count = 0;
     int64_t values = meed_adapter_value_count(pulled->adapter);
     float *flat = calloc((size_t)values, sizeof *flat), *at = flat;

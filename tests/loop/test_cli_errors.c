@@ -5,8 +5,7 @@
  * run on a table of broken inputs, each a small change of something that works; in a row `@` is the
  * scratch folder and `~` is examples/tiny. Updates that are bad on the wire (oversize, NaN,
  * mis-shaped, stale, duplicate, out of order) never come from our own client, so they are tested
- * where they arrive: loop/test_federation.c, loop/test_rpc_edges.c, unit/test_update.c. Peers,
- * ports and disks: test_cli_peers.c.
+ * where they arrive: test_cli_wire.c. Peers, ports and disks: test_cli_peers.c.
  */
 #include "tests/loop/cli_fixture.h"
 
