@@ -95,7 +95,7 @@ enum meed_status meed_file_write_atomic(const char *path, const void *bytes, siz
     }
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0) {
-        return system_failed("create", temporary);
+        return system_failed("create", path);
     }
     enum meed_status st = write_all(fd, bytes, size, path);
     if (st == MEED_OK && fsync(fd) != 0) {

@@ -77,7 +77,7 @@ static void print_line(const struct meed_aggregator_event *event)
                 event->updates_in, event->row_count, event->rows[event->client].train_loss);
         break;
     case MEED_AGGREGATOR_REFUSED:
-        fprintf(stderr, "round %d: %s refused: %s\n", event->round, who, event->text);
+        fprintf(stderr, "%s: update refused: %s\n", who, event->text);
         break;
     case MEED_AGGREGATOR_SCREENED:
     case MEED_AGGREGATOR_ABANDONED:

@@ -509,15 +509,17 @@ static enum meed_status run_all(struct up *up)
 
 static void print_end(struct up *up)
 {
-    char total[32];
+    char total[32], budget[32];
     int64_t paid = 0;
     phase_set(up, "finished", 0, 0);
-    meed_live_print_round(&up->table, stdout);
+    meed_live_print_totals(&up->table, stdout);
     for (int32_t i = 0; i < up->table.client_count; i++) {
         paid += up->table.clients[i].total;
     }
     meed_live_credits(paid, total);
-    printf("\n  paid out: %s credits of %" PRId64 "\n", total, up->file.budget);
+    meed_live_credits(up->file.budget, budget);
+    printf("\n  paid out: %s of %s credits in %.0f s\n", total, budget,
+           meed_clock_seconds_since(up->start_ns));
     printf("  adapter:  %s/adapter\n  ledger:   %s/ledger.jsonl\n  report:   %s%s\n", up->state,
            up->state, up->options.json ? up->options.json : up->state,
            up->options.json ? "" : "/report.json");

@@ -3,13 +3,14 @@
 #include "cli/live_table.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/buf.h"
 #include "base/clock.h"
 #include "cli/progress.h"
 
-enum { REDRAW_NS = 100000000, MAX_FRAME_BYTES = 64 << 10, ID_COLUMNS = 12 };
+enum { REDRAW_NS = 100000000, MAX_FRAME_BYTES = 64 << 10, ID_COLUMNS = 12, BAR_CELLS = 24 };
 
 void meed_live_init(struct meed_live_table *table, const char *title, int32_t rounds, bool quiet)
 {
@@ -90,9 +91,9 @@ static enum meed_status client_line(const struct meed_live_client *client, const
     meed_live_credits(client->total, total);
     /* "±" is two bytes: one column more of padding */
     int value_width = client->valued ? 21 : 20;
-    return meed_buf_printf(frame, "  %-*s %-9s %7s %8s %8s  %*s %9s %10s  %s%s", ID_COLUMNS,
+    return meed_buf_printf(frame, "  %-*s %-9s %7s %8s %8s  %*s %9s %10s%s%s%s", ID_COLUMNS,
                            client->id, client->state, loss, up, down, value_width, value, share,
-                           total, client->reason, ending);
+                           total, client->reason[0] ? "  " : "", client->reason, ending);
 }
 
 static enum meed_status frame_build(const struct meed_live_table *table, const char *ending,
@@ -179,4 +180,41 @@ void meed_live_print_round(struct meed_live_table *table, FILE *to)
     }
     pthread_mutex_unlock(&table->mutex);
     meed_buf_clear(&frame);
+}
+
+static int by_total(const void *left, const void *right)
+{
+    const struct meed_live_client *a = *(const struct meed_live_client *const *)left;
+    const struct meed_live_client *b = *(const struct meed_live_client *const *)right;
+    return a->total != b->total ? (a->total < b->total) - (a->total > b->total)
+                                : strcmp(a->id, b->id);
+}
+
+void meed_live_print_totals(struct meed_live_table *table, FILE *to)
+{
+    const struct meed_live_client *order[MEED_LIVE_MAX_CLIENTS];
+    int64_t sum = 0;
+    pthread_mutex_lock(&table->mutex);
+    frame_erase(table);
+    for (int32_t i = 0; i < table->client_count; i++) {
+        order[i] = &table->clients[i];
+        sum += table->clients[i].total;
+    }
+    qsort(order, (size_t)table->client_count, sizeof order[0], by_total);
+    fprintf(to, "  %-*s %10s %8s\n", ID_COLUMNS, "client", "credits", "share");
+    for (int32_t i = 0; i < table->client_count; i++) {
+        char total[32];
+        meed_live_credits(order[i]->total, total);
+        double share = sum > 0 ? (double)order[i]->total / (double)sum : 0.0;
+        fprintf(to, "  %-*s %10s %6.1f %%", ID_COLUMNS, order[i]->id, total, 100.0 * share);
+        int64_t most = order[0]->total;
+        int64_t cells = most > 0 ? (order[i]->total * BAR_CELLS + most / 2) / most : 0;
+        fputs(cells > 0 || order[i]->reason[0] ? "  " : "", to);
+        for (int64_t cell = 0; cell < cells; cell++) {
+            fputs("█", to);
+        }
+        fprintf(to, "%s\n", cells > 0 ? "" : order[i]->reason);
+    }
+    fflush(to);
+    pthread_mutex_unlock(&table->mutex);
 }

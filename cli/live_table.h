@@ -57,8 +57,11 @@ struct meed_live_client *meed_live_client(struct meed_live_table *table, const c
 void meed_live_draw(struct meed_live_table *table, bool now);
 /* A plain line: above the table on a terminal, as it is when piped. */
 void meed_live_say(struct meed_live_table *table, const char *line);
-/* The table of one settled round, or of the totals, to any stream (no redraw). */
+/* The table of one settled round, to any stream (no redraw). */
 void meed_live_print_round(struct meed_live_table *table, FILE *to);
+/* Who earned what: credits so far as a bar chart, most first, with the last reason of those that
+ * earned nothing. */
+void meed_live_print_totals(struct meed_live_table *table, FILE *to);
 
 /* 12345 → "12.3 k"; 1234567 → "1,234,567". text holds 32 bytes. */
 void meed_live_bytes(int64_t bytes, char text[32]);

@@ -217,7 +217,11 @@ enum meed_status meed_round_verdict_status(const struct meed_round *round,
     case MEED_ROUND_STRANGER:
         return MEED_FAIL(MEED_DENIED, "this client is not in the roster");
     case MEED_ROUND_MISSHAPEN:
-        return MEED_FAIL(MEED_FORMAT, "the update does not fit the plan of round %d", round->round);
+        return MEED_FAIL(
+            MEED_FORMAT,
+            "the update does not fit the plan of round %d in size or model; train with "
+            "the terms that Join returned",
+            round->round);
     default:
         return MEED_FAIL(MEED_BUG, "a result of a stage that round %d (%s) does not wait for",
                          round->round, meed_round_phase_name(round->phase));
