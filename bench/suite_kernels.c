@@ -193,7 +193,7 @@ static enum meed_status bench_dtype(struct meed_backend *be, enum meed_dtype dty
     char name[96];
     enum meed_status st = MEED_OK;
     MEED_TRY_OUT(check_forward(&layer));
-    MEED_TRY_OUT(meed_bench_race(forward, 2, 15, &result));
+    MEED_TRY_OUT(meed_bench_race(forward, 2, 31, &result));
     const char *type = meed_dtype_name(dtype);
     snprintf(name, sizeof name, "%s frozen GEMM, %d threads", type, threads);
     meed_bench_row("kernels", name, 2e-9 * M * N * K / result.median_s[0], "GFLOP/s", 0, '>');
