@@ -120,6 +120,7 @@ struct up {
     struct options options;
     struct meed_federation_file file;
     char state[1024];
+    char report[MEED_PATH_BYTES]; /* named by --json, or in the state folder */
     struct meed_live_table table;
     struct meed_aggregator *aggregator;
     struct child children[MEED_FEDERATION_MAX_CLIENTS];
@@ -423,8 +424,6 @@ static enum meed_status aggregator_open(struct up *up, const char keys[KEYS_BYTE
     for (int32_t i = 0; i < up->file.client_count; i++) {
         ids[i] = up->file.clients[i].id;
     }
-    char report[MEED_PATH_BYTES];
-    snprintf(report, sizeof report, "%s/report.json", up->state);
     struct meed_aggregator_config config;
     meed_federation_file_config(&up->file, &config);
     config.state = up->state;
@@ -439,7 +438,7 @@ static enum meed_status aggregator_open(struct up *up, const char keys[KEYS_BYTE
         config.tls_key = key;
     }
     config.metrics_port = (int)up->options.metrics_port;
-    config.report = up->options.json ? up->options.json : report;
+    config.report = up->report;
     config.observer = on_event;
     config.observer_user = up;
     return meed_aggregator_create(&config, &up->aggregator);
@@ -520,9 +519,8 @@ static void print_end(struct up *up)
     meed_live_credits(up->file.budget, budget);
     printf("\n  paid out: %s of %s credits in %.0f s\n", total, budget,
            meed_clock_seconds_since(up->start_ns));
-    printf("  adapter:  %s/adapter\n  ledger:   %s/ledger.jsonl\n  report:   %s%s\n", up->state,
-           up->state, up->options.json ? up->options.json : up->state,
-           up->options.json ? "" : "/report.json");
+    printf("  adapter:  %s/adapter\n  ledger:   %s/ledger.jsonl\n  report:   %s\n", up->state,
+           up->state, up->report);
     printf("  try:      meed chat --model %s --adapter %s/adapter\n", up->file.model, up->state);
 }
 
@@ -544,6 +542,11 @@ enum meed_status meed_cmd_up(int argc, char **argv)
         snprintf(up.state, sizeof up.state, "%s", up.options.state);
     } else {
         snprintf(up.state, sizeof up.state, "out/%s", up.file.name);
+    }
+    if (up.options.json) {
+        snprintf(up.report, sizeof up.report, "%s", up.options.json);
+    } else {
+        snprintf(up.report, sizeof up.report, "%s/report.json", up.state);
     }
     meed_live_init(&up.table, up.file.name, up.file.rounds, up.options.quiet);
     enum meed_status st = run_all(&up);

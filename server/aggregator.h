@@ -128,7 +128,7 @@ struct meed_aggregator_config {
     bool insecure;
     const char *ledger_key; /* PEM; NULL: STATE/ledger.key, made on the first start */
     int metrics_port;       /* 0: none; -1: any free one */
-    const char *report;     /* JSON path, written after each round; NULL: none */
+    const char *report;     /* JSON path, written after each round; kept, not copied; NULL: none */
 
     meed_aggregator_observer_fn observer;
     void *observer_user;
