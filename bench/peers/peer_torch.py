@@ -94,15 +94,22 @@ def meed_value(rows, name):
     return None
 
 
-def report(label, ratio, goal):
-    verdict = f"(goal >= {goal}) " + ("ok" if ratio >= goal else "MISSED") if goal else ""
-    print(f"  {label:<58} {ratio:12.4g} x              {verdict}")
+ROWS = []  # what --json adds to the file of meed_bench
+
+
+def row(suite, name, value, unit, goal=0.0):
+    verdict = ("ok" if value >= goal else "MISSED") if goal else ""
+    ROWS.append(dict(suite=f"{suite}, peers", name=name, value=value, unit=unit, goal=goal,
+                     verdict=verdict))
+    beside = f"        (goal >= {goal}) {verdict}" if goal else ""
+    print(f"  {name:<58} {value:12.4g} {unit:<8}{beside}".rstrip())
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--suite", default="all")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", help="add the rows to this file of the bench program")
     parser.add_argument("--meed", default="build/meed_bench", help="the bench program")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -126,10 +133,11 @@ def main():
                         rates[key] = train_rate(shape, dtype, batch, follow, turns)
             best = max(rates, key=rates.get)
             for key, rate in rates.items():
-                print(f"  {name + ', torch + PEFT ' + key:<58} {rate:12.4g} tokens/s")
+                row("train", f"{name}, torch + PEFT {key}", rate, "tokens/s")
             rows = measure("train")
             mine = max(meed_value(rows, f"{name} f32") or 0, meed_value(rows, f"{name} bf16") or 0)
-            report(f"{name}: Meed / fastest torch + PEFT ({best})", mine / rates[best], goal)
+            row("train", f"{name}: Meed / fastest torch + PEFT ({best})", mine / rates[best], "x",
+                goal)
     if arguments.suite in ("coalitions", "all"):
         # The goal is held at equal precision: coalitions differ by less than bf16 resolves, so a
         # utility of record is fp32. The bf16 time is printed beside it.
@@ -137,9 +145,18 @@ def main():
         rows = measure("coalitions")
         mine = meed_value(rows, "64 coalitions, auto")
         for dtype, taken in seconds.items():
-            print(f"  64 merged models one by one, {str(dtype):<29} {taken:12.4g} s")
-        report("64 coalitions, fp32: torch / Meed", seconds[torch.float32] / mine, 2.0)
-        report("64 coalitions: torch bf16 / Meed fp32", seconds[torch.bfloat16] / mine, 0.0)
+            row("coalitions", f"64 merged models one by one, {dtype}", taken, "s")
+        row("coalitions", "64 coalitions, fp32: torch / Meed", seconds[torch.float32] / mine, "x",
+            2.0)
+        row("coalitions", "64 coalitions: torch bf16 / Meed fp32", seconds[torch.bfloat16] / mine,
+            "x")
+    if arguments.json:
+        with open(arguments.json) as file:
+            measured = json.load(file)
+        measured["rows"] += ROWS
+        with open(arguments.json, "w") as file:
+            json.dump(measured, file, indent=2)
+            file.write("\n")
     return 0
 
 
