@@ -33,7 +33,9 @@
 #include "kernels/cuda/cuda_state.h"
 #include "kernels/backend.h"
 
-enum { ATTEND_KEYS = 64, ATTEND_CHUNK = 8, ATTEND_SIZE_MAX = 128 };
+static constexpr int32_t ATTEND_KEYS = 64; /* in a block */
+static constexpr int32_t ATTEND_CHUNK = 8; /* bf16 in 16 bytes */
+static constexpr int32_t ATTEND_SIZE_MAX = 128;
 
 #define ATTEND_LOG2E 1.4426950408889634f
 
@@ -124,8 +126,10 @@ static __device__ __forceinline__ void attend_load(meed_bf16 *tile, const struct
     }
 }
 
-/* acc[m][n] += A·Bᵀ over D: A rows 16·MT at `a`, B rows N at `b`, both tiles of pitch D + 8. */
-template <int D, int MT, int N>
+/* acc[m][n] += A·Bᵀ over D: A rows 16·MT at `a`, B rows N at `b`, both tiles of pitch D + 8. UNROLL
+ * k steps at a time: ptxas moves loads up through unrolled steps as far as registers go, and beyond
+ * where accumulators leave few. */
+template <int D, int MT, int N, int UNROLL = D / 16>
 static __device__ __forceinline__ void attend_product_nt(float (&acc)[MT][N / 8][4],
                                                          const meed_bf16 *a, const meed_bf16 *b)
 {
@@ -133,7 +137,7 @@ static __device__ __forceinline__ void attend_product_nt(float (&acc)[MT][N / 8]
     int lane = (int)(threadIdx.x & 31);
     const meed_bf16 *a_lane = a + (lane & 15) * PITCH + (lane >> 4) * 8;
     const meed_bf16 *b_lane = b + ((lane & 7) + (lane >> 4) * 8) * PITCH + (lane >> 3 & 1) * 8;
-#pragma unroll
+#pragma unroll UNROLL
     for (int k = 0; k < D / 16; k++) {
         uint32_t fa[MT][4];
 #pragma unroll
@@ -236,9 +240,8 @@ static __device__ __forceinline__ void attend_reset(struct attend_state<D, MT> &
  * old maximum shrinks. `scale` is positive and in units of log2. A row that sees no key at all
  * (decoding) keeps the maximum -inf and takes 0 as its base, so nothing becomes NaN. */
 template <int D, int MT>
-static __device__ __forceinline__ void attend_softmax(float (&s)[MT][ATTEND_KEYS / 8][4],
-                                                      struct attend_state<D, MT> &state,
-                                                      float scale)
+static __device__ __forceinline__ void
+attend_softmax(float (&s)[MT][ATTEND_KEYS / 8][4], struct attend_state<D, MT> &state, float scale)
 {
 #pragma unroll
     for (int m = 0; m < MT; m++) {
@@ -336,9 +339,8 @@ attend_range(struct attend_state<D, MT> &state, const meed_bf16 *q_rows, meed_bf
 /* Accumulators times a factor per row, as bf16 into the warp's own rows of a tile, from where
  * attend_store takes whole chunks. The warp is done with what the rows held before. */
 template <int D, int MT>
-static __device__ __forceinline__ void attend_stage(meed_bf16 *rows,
-                                                    const float (&acc)[MT][D / 8][4],
-                                                    const float (&factor)[MT][2])
+static __device__ __forceinline__ void
+attend_stage(meed_bf16 *rows, const float (&acc)[MT][D / 8][4], const float (&factor)[MT][2])
 {
     constexpr int PITCH = D + ATTEND_CHUNK;
     int lane = (int)(threadIdx.x & 31);
@@ -348,8 +350,8 @@ static __device__ __forceinline__ void attend_stage(meed_bf16 *rows,
         int m = i / (D / 4);
         int n = i / 2 % (D / 8);
         int h = i & 1;
-        uint32_t pair = meed_pack_bf16x2(acc[m][n][2 * h] * factor[m][h],
-                                         acc[m][n][2 * h + 1] * factor[m][h]);
+        uint32_t pair =
+            meed_pack_bf16x2(acc[m][n][2 * h] * factor[m][h], acc[m][n][2 * h + 1] * factor[m][h]);
         meed_bf16 *to = rows + (16 * m + 8 * h + lane / 4) * PITCH + 8 * n + lane % 4 * 2;
         *reinterpret_cast<uint32_t *>(to) = pair;
     }

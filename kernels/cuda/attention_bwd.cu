@@ -2,11 +2,11 @@
  *
  * With P = exp(scale·S − lse) recomputed block by block and δ = Σ_d dO·O per row,
  *   dV = Pᵀ·dO,  dS = P ⊙ (dO·Vᵀ − δ),  dK = scale·dSᵀ·Q,  dQ = scale·dS·K
- * (Dao et al. 2022). Three kernels: δ; dK and dV over key tiles; dQ over query tiles. FlashAttention
- * computes all three in one pass of five products and adds dQ atomically, in no fixed order; two
- * passes cost seven products and give every sum one order: a key tile meets its group's query heads
- * in order, each with its query blocks in order; a query tile meets key blocks in order. No partial
- * sum leaves registers.
+ * (Dao et al. 2022). Three kernels: δ; dK and dV over key tiles; dQ over query tiles.
+ * FlashAttention computes all three in one pass of five products and adds dQ atomically, in no
+ * fixed order; two passes cost seven products and give every sum one order: a key tile meets its
+ * group's query heads in order, each with its query blocks in order; a query tile meets key blocks
+ * in order. No partial sum leaves registers.
  *
  * Both passes are one scheme with the roles exchanged. A tile of 16 rows a warp is resident, two
  * matrices of it (K and V, or Q and dO); blocks of 64 rows of the other two stream through a double
@@ -15,15 +15,16 @@
  * the rows in the first pass, Pᵀ and dSᵀ come out of the mma already transposed, and neither pass
  * sends scores through shared memory.
  *
- * Registers decide the shape: at D 128 dK and dV take 128 a thread, S and dP 64. D ≤ 64: four warps
- * (64 rows), 54 KB of shared memory, two to three blocks a multiprocessor; above: eight warps, 139
- * KB at D 128, one block. Limit: with 16 rows a warp each B fragment serves one mma, so the rate is
- * bound by shared memory at about 0.9 of sm_80's tensor cores, less on newer ones.
+ * Registers decide the shape: at D 128 dK and dV take 128 a thread, P 32 and dP, made in two halves
+ * and multiplied into P, 16. D ≤ 64: four warps (64 rows), 54 KB of shared memory, two to three
+ * blocks a multiprocessor; above: eight warps, 139 KB at D 128, one block. Limit: with 16 rows a
+ * warp each B fragment serves one mma, so the rate is bound by shared memory at about 0.9 of
+ * sm_80's tensor cores, less on newer ones.
  */
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/attention_plain.cuh"
 
-enum { BWD_BLOCK = 64 };
+static constexpr int32_t BWD_BLOCK = 64;
 static_assert(BWD_BLOCK == ATTEND_KEYS, "tiles of both passes begin at multiples of key blocks");
 
 struct bwd_job {
@@ -84,9 +85,9 @@ static __device__ __forceinline__ struct attend_rows bwd_dout(const struct bwd_j
             job.dout_stride, job.size, job.dout_aligned};
 }
 template <int D>
-static __device__ __forceinline__ void
-bwd_finish(const struct bwd_job &job, meed_bf16 *rows, const float (&acc)[1][D / 8][4],
-           float factor, int64_t first, int32_t count, int32_t head)
+static __device__ __forceinline__ void bwd_finish(const struct bwd_job &job, meed_bf16 *rows,
+                                                  const float (&acc)[1][D / 8][4], float factor,
+                                                  int64_t first, int32_t count, int32_t head)
 {
     const float factors[1][2] = {{factor, factor}};
     meed_bf16 *to = (meed_bf16 *)job.dqkv + first * job.dqkv_stride + (int64_t)head * job.size;
@@ -116,6 +117,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
     constexpr int ROWS = 16 * WARPS;
     constexpr int THREADS = 32 * WARPS;
     constexpr int SPAN = D > 64 ? BWD_BLOCK / 2 : BWD_BLOCK;
+    constexpr int UNROLL = D > 64 ? 2 : D / 16;
     static_assert(THREADS >= 2 * BWD_BLOCK, "a thread fetches one row's lse or δ");
     MEED_DYN_SHARED(meed_bf16, k_tile);
     MEED_SHARED(float[2][2][BWD_BLOCK], row_values);
@@ -139,9 +141,9 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
         int32_t block = tile.length;
         attend_load<D, ROWS, THREADS>(k_tile, bwd_qkv(job, tile.start, job.heads + group),
                                       tile.first, tile.length);
-        attend_load<D, ROWS, THREADS>(
-            v_tile, bwd_qkv(job, tile.start, job.heads + job.kv_heads + group), tile.first,
-            tile.length);
+        attend_load<D, ROWS, THREADS>(v_tile,
+                                      bwd_qkv(job, tile.start, job.heads + job.kv_heads + group),
+                                      tile.first, tile.length);
 #pragma unroll 1
         for (int32_t step = -1; step < heads * blocks; step++) {
             int32_t first = block;
@@ -173,7 +175,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
                 const meed_bf16 *g = g_tiles + (step & 1) * BWD_BLOCK * PITCH;
                 float s[1][BWD_BLOCK / 8][4] = {};
                 uint32_t fragments[1][BWD_BLOCK / 16][4];
-                attend_product_nt<D, 1, BWD_BLOCK>(s, k_tile + warp * 16 * PITCH, q);
+                attend_product_nt<D, 1, BWD_BLOCK, UNROLL>(s, k_tile + warp * 16 * PITCH, q);
 #pragma unroll
                 for (int i = 0; i < BWD_BLOCK / 2; i++) {
                     int col = i / 4 * 8 + lane % 4 * 2 + (i & 1);
@@ -186,7 +188,8 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
 #pragma unroll
                 for (int at = 0; at < BWD_BLOCK; at += SPAN) {
                     float dp[1][SPAN / 8][4] = {};
-                    attend_product_nt<D, 1, SPAN>(dp, v_tile + warp * 16 * PITCH, g + at * PITCH);
+                    attend_product_nt<D, 1, SPAN, UNROLL>(dp, v_tile + warp * 16 * PITCH,
+                                                          g + at * PITCH);
 #pragma unroll
                     for (int i = 0; i < SPAN / 2; i++) {
                         int col = at + i / 4 * 8 + lane % 4 * 2 + (i & 1);
@@ -219,8 +222,8 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_queries_kernel(struct bwd_j
     meed_bf16 *g_tile = q_tile + ROWS * PITCH;
     meed_bf16 *k_tiles = g_tile + ROWS * PITCH;
     meed_bf16 *v_tiles = k_tiles + 2 * BWD_BLOCK * PITCH;
-    struct attend_tile tile = attend_tile_find<ROWS>(job.starts, job.sequences,
-                                                     (int32_t)(gridDim.y - 1 - blockIdx.y));
+    struct attend_tile tile =
+        attend_tile_find<ROWS>(job.starts, job.sequences, (int32_t)(gridDim.y - 1 - blockIdx.y));
     if (tile.first < tile.length) {
         int32_t head = (int32_t)blockIdx.x;
         int32_t group = head / (job.heads / job.kv_heads);
@@ -287,8 +290,8 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_queries_kernel(struct bwd_j
  * order. */
 static inline size_t bwd_plain_bytes(int32_t size)
 {
-    return sizeof(float) * (size_t)(2 * PLAIN_KEYS * (size + 1) +
-                                    PLAIN_WARPS * (4 * size + 2 * PLAIN_KEYS));
+    return sizeof(float) *
+           (size_t)(2 * PLAIN_KEYS * (size + 1) + PLAIN_WARPS * (4 * size + 2 * PLAIN_KEYS));
 }
 template <typename T, bool KEYS>
 __global__ void __launch_bounds__(PLAIN_THREADS) bwd_plain_kernel(struct bwd_job job)
@@ -328,7 +331,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS) bwd_plain_kernel(struct bwd_job
         int32_t head = KEYS ? group * heads : (int32_t)blockIdx.x;
         int32_t head_end = KEYS ? head + heads : head + 1;
         int32_t begin = KEYS ? tile.first : 0;
-        int32_t end = KEYS ? tile.length : MEED_MIN(tile.first + (int32_t)PLAIN_WARPS, tile.length);
+        int32_t end = KEYS ? tile.length : MEED_MIN(tile.first + PLAIN_WARPS, tile.length);
         for (; head < head_end; head++) {
             for (int32_t at = begin; at < end; at += PLAIN_KEYS) {
                 __syncthreads();
@@ -356,8 +359,7 @@ __global__ void __launch_bounds__(PLAIN_THREADS) bwd_plain_kernel(struct bwd_job
         if (real) {
             T *to = (T *)job.dqkv + row * job.dqkv_stride;
             for (int32_t d = lane; d < size; d += 32) {
-                plain_put(to + (KEYS ? k_head : (int32_t)blockIdx.x) * size + d,
-                          da[d] * job.scale);
+                plain_put(to + (KEYS ? k_head : (int32_t)blockIdx.x) * size + d, da[d] * job.scale);
                 if (KEYS) {
                     plain_put(to + v_head * size + d, db[d]);
                 }
@@ -371,13 +373,12 @@ static void bwd_launch(const struct meed_backend *be, const struct bwd_job &job)
 {
     constexpr int ROWS = 16 * WARPS;
     uint32_t tiles = (uint32_t)attend_tile_count(job.rows, job.sequences, ROWS);
-    size_t bytes =
-        (size_t)(2 * ROWS + 4 * BWD_BLOCK) * (D + ATTEND_CHUNK) * sizeof(meed_bf16);
+    size_t bytes = (size_t)(2 * ROWS + 4 * BWD_BLOCK) * (D + ATTEND_CHUNK) * sizeof(meed_bf16);
     cudaStream_t stream = meed_cuda_stream(be);
-    MEED_LAUNCH((bwd_keys_kernel<D, WARPS>), dim3((uint32_t)job.kv_heads, tiles),
-                dim3(32 * WARPS), bytes, stream, job);
-    MEED_LAUNCH((bwd_queries_kernel<D, WARPS>), dim3((uint32_t)job.heads, tiles),
-                dim3(32 * WARPS), bytes, stream, job);
+    MEED_LAUNCH((bwd_keys_kernel<D, WARPS>), dim3((uint32_t)job.kv_heads, tiles), dim3(32 * WARPS),
+                bytes, stream, job);
+    MEED_LAUNCH((bwd_queries_kernel<D, WARPS>), dim3((uint32_t)job.heads, tiles), dim3(32 * WARPS),
+                bytes, stream, job);
 }
 template <typename T>
 static void bwd_launch_plain(const struct meed_backend *be, const struct bwd_job &job)
@@ -387,8 +388,8 @@ static void bwd_launch_plain(const struct meed_backend *be, const struct bwd_job
     cudaStream_t stream = meed_cuda_stream(be);
     MEED_LAUNCH((bwd_plain_kernel<T, true>), dim3((uint32_t)job.kv_heads, tiles),
                 dim3(PLAIN_THREADS), bytes, stream, job);
-    MEED_LAUNCH((bwd_plain_kernel<T, false>), dim3((uint32_t)job.heads, tiles),
-                dim3(PLAIN_THREADS), bytes, stream, job);
+    MEED_LAUNCH((bwd_plain_kernel<T, false>), dim3((uint32_t)job.heads, tiles), dim3(PLAIN_THREADS),
+                bytes, stream, job);
 }
 
 static void bwd_dispatch(const struct meed_backend *be, const struct bwd_job &job,
@@ -417,8 +418,8 @@ static void bwd_dispatch(const struct meed_backend *be, const struct bwd_job &jo
 }
 
 extern "C" void meed_cuda_attention_bwd(const struct meed_backend *be, struct meed_mat dout,
-                                        struct meed_mat out, struct meed_mat qkv,
-                                        const float *lse, struct meed_attention_shape shape,
+                                        struct meed_mat out, struct meed_mat qkv, const float *lse,
+                                        struct meed_attention_shape shape,
                                         const struct meed_pack *pack, struct meed_mat dqkv)
 {
     int64_t width = (int64_t)shape.heads * shape.head_dim;

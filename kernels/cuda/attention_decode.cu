@@ -23,13 +23,11 @@
 #include "kernels/cuda/attention_plain.cuh"
 #include "kernels/cuda/tail.cuh"
 
-enum {
-    DECODE_THREADS = 128,
-    DECODE_PAIRS = 64,
-    DECODE_PART = 256,
-    DECODE_SCRATCH_MAX = 64 << 20,
-    DECODE_DEPTH_MAX = 1024
-};
+static constexpr int32_t DECODE_THREADS = 128;
+static constexpr int32_t DECODE_PAIRS = 64;
+static constexpr int32_t DECODE_PART = 256;
+static constexpr int32_t DECODE_DEPTH_MAX = 1024; /* blocks for the parts of one run */
+static constexpr size_t DECODE_SCRATCH_MAX = (size_t)64 << 20;
 static_assert(DECODE_PART % ATTEND_KEYS == 0, "parts are whole key blocks");
 
 struct decode_job {
@@ -104,8 +102,8 @@ static __device__ __forceinline__ int32_t decode_run(const struct decode_job &jo
     bool open = count > 0;
     while (open) {
         int32_t next = row + count + lane;
-        uint32_t votes = __ballot_sync(
-            0xFFFFFFFFu, next < job.rows && decode_continues(job, next, length));
+        uint32_t votes =
+            __ballot_sync(0xFFFFFFFFu, next < job.rows && decode_continues(job, next, length));
         count += __popc(votes & ~(votes + 1));
         open = votes == 0xFFFFFFFFu;
     }
@@ -122,9 +120,8 @@ static __device__ __forceinline__ int64_t decode_offset(const struct decode_job 
 }
 
 template <int D>
-static __device__ __forceinline__ void decode_load_queries(const struct decode_job &job,
-                                                           meed_bf16 *tile, int32_t row,
-                                                           int32_t pairs)
+static __device__ __forceinline__ void
+decode_load_queries(const struct decode_job &job, meed_bf16 *tile, int32_t row, int32_t pairs)
 {
     constexpr int CHUNKS = D / ATTEND_CHUNK;
     constexpr int PITCH = D + ATTEND_CHUNK;
@@ -157,10 +154,9 @@ static __device__ __forceinline__ void decode_factors(float &peak, float part_pe
 }
 
 template <int D>
-static __device__ __forceinline__ void decode_merge(struct attend_state<D, 1> &total,
-                                                    const struct attend_state<D, 1> &part,
-                                                    const int32_t (&limit)[2], int32_t begin,
-                                                    float scale)
+static __device__ __forceinline__ void
+decode_merge(struct attend_state<D, 1> &total, const struct attend_state<D, 1> &part,
+             const int32_t (&limit)[2], int32_t begin, float scale)
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -192,8 +188,8 @@ decode_save(const struct decode_job &job, const struct attend_state<D, 1> &state
         float sum = attend_quad_sum(state.sum[0][h]);
         int32_t pair = first + 8 * h + lane / 4;
         if (pair < pairs && limit[h] >= part * DECODE_PART) {
-            int64_t at = (int64_t)(row + pair / heads) * job.heads +
-                         (int32_t)blockIdx.y * heads + pair % heads;
+            int64_t at = (int64_t)(row + pair / heads) * job.heads + (int32_t)blockIdx.y * heads +
+                         pair % heads;
             at = at * job.parts + part;
             if (lane % 4 == 0) {
                 job.part_peak[at] = state.peak[0][h];
@@ -233,8 +229,8 @@ __global__ void __launch_bounds__(DECODE_THREADS, WHOLE ? 2 : 3)
         int32_t pair = first + (int32_t)(threadIdx.x & 31) / 4;
         const int32_t limit[2] = {position + MEED_MIN(pair, pairs - 1) / heads,
                                   position + MEED_MIN(pair + 8, pairs - 1) / heads};
-        int64_t group = ((int64_t)job.slots[row] * job.capacity * job.kv_heads + blockIdx.y) *
-                        job.size;
+        int64_t group =
+            ((int64_t)job.slots[row] * job.capacity * job.kv_heads + blockIdx.y) * job.size;
         struct attend_keys keys;
         keys.k = {(const meed_bf16 *)job.k + group, (int64_t)job.kv_heads * job.size, job.size,
                   job.cache_aligned};
@@ -251,7 +247,7 @@ __global__ void __launch_bounds__(DECODE_THREADS, WHOLE ? 2 : 3)
 #pragma unroll 1
         for (; part * DECODE_PART <= last; part += WHOLE ? 1 : (int32_t)gridDim.z) {
             int32_t begin = part * DECODE_PART;
-            int32_t end = MEED_MIN(begin + (int32_t)DECODE_PART, last + 1);
+            int32_t end = MEED_MIN(begin + DECODE_PART, last + 1);
             if (fresh) {
                 attend_load<D, ATTEND_KEYS, DECODE_THREADS>(k_tile, keys.k, begin, keys.length);
                 meed_cp_async_commit();
@@ -360,8 +356,7 @@ static bool decode_in_parts(const struct meed_backend *be, struct decode_job &jo
     return job.part_out != NULL;
 }
 
-template <int D>
-static void decode_launch(const struct meed_backend *be, struct decode_job &job)
+template <int D> static void decode_launch(const struct meed_backend *be, struct decode_job &job)
 {
     size_t bytes =
         (size_t)(DECODE_PAIRS + 2 * ATTEND_KEYS) * (D + ATTEND_CHUNK) * sizeof(meed_bf16);
@@ -375,7 +370,7 @@ static void decode_launch(const struct meed_backend *be, struct decode_job &job)
     }
     if (decode_in_parts(be, job)) {
         dim3 grid((uint32_t)job.rows, (uint32_t)job.kv_heads,
-                  (uint32_t)MEED_MIN(job.parts, (int32_t)DECODE_DEPTH_MAX));
+                  (uint32_t)MEED_MIN(job.parts, DECODE_DEPTH_MAX));
         int64_t warps = (int64_t)job.rows * job.heads;
         int64_t blocks = (warps + DECODE_THREADS / 32 - 1) / (DECODE_THREADS / 32);
         MEED_LAUNCH((decode_kernel<D, false>), grid, dim3(DECODE_THREADS), bytes, stream, job);

@@ -20,7 +20,9 @@
 #include "kernels/cuda/attention_plain.cuh"
 #include "kernels/cuda/tail.cuh"
 
-enum { FWD_THREADS = 128, FWD_TILES = 2, FWD_ROWS = FWD_THREADS / 32 * 16 * FWD_TILES };
+static constexpr int32_t FWD_THREADS = 128;
+static constexpr int32_t FWD_TILES = 2; /* m tiles of 16 rows a warp */
+static constexpr int32_t FWD_ROWS = FWD_THREADS / 32 * 16 * FWD_TILES;
 
 struct fwd_job {
     const void *qkv; /* [M, (H + 2G)·D] */
@@ -38,7 +40,8 @@ struct fwd_job {
     bool out_aligned;
 };
 
-/* Writes rows [first, first + count) of a warp: outputs, then lse by the first lane of each quad. */
+/* Writes rows [first, first + count) of a warp: outputs, then lse by the first lane of each quad.
+ */
 template <int D>
 static __device__ __forceinline__ void fwd_finish(const struct fwd_job &job, meed_bf16 *rows,
                                                   struct attend_state<D, FWD_TILES> &state,
@@ -111,8 +114,8 @@ template <typename T>
 __global__ void __launch_bounds__(PLAIN_THREADS) attention_fwd_plain_kernel(struct fwd_job job)
 {
     MEED_DYN_SHARED(float, shared);
-    struct attend_tile tile = attend_tile_find<PLAIN_WARPS>(
-        job.starts, job.sequences, (int32_t)(gridDim.y - 1 - blockIdx.y));
+    struct attend_tile tile = attend_tile_find<PLAIN_WARPS>(job.starts, job.sequences,
+                                                            (int32_t)(gridDim.y - 1 - blockIdx.y));
     if (tile.first < tile.length) {
         int32_t head = (int32_t)blockIdx.x;
         int32_t group = head / (job.heads / job.kv_heads);
@@ -127,28 +130,25 @@ __global__ void __launch_bounds__(PLAIN_THREADS) attention_fwd_plain_kernel(stru
         task.out = (T *)job.out + row * job.out_stride + (int64_t)head * job.size;
         task.lse = job.lse ? job.lse + row * job.heads + head : NULL;
         task.size = job.size;
-        task.keys = MEED_MIN(tile.first + (int32_t)PLAIN_WARPS, tile.length);
+        task.keys = MEED_MIN(tile.first + PLAIN_WARPS, tile.length);
         task.limit = position < tile.length ? position : -1;
         task.scale = job.scale;
         plain_attend(shared, task);
     }
 }
 
-template <int D> static void fwd_launch(const struct meed_backend *be, const struct fwd_job &job,
-                                        int64_t rows)
+template <int D>
+static void fwd_launch(const struct meed_backend *be, const struct fwd_job &job, int64_t rows)
 {
-    dim3 grid((uint32_t)job.heads,
-              (uint32_t)attend_tile_count(rows, job.sequences, FWD_ROWS));
+    dim3 grid((uint32_t)job.heads, (uint32_t)attend_tile_count(rows, job.sequences, FWD_ROWS));
     size_t bytes = (size_t)(FWD_ROWS + 2 * ATTEND_KEYS) * (D + ATTEND_CHUNK) * sizeof(meed_bf16);
     MEED_LAUNCH((attention_fwd_kernel<D>), grid, dim3(FWD_THREADS), bytes, meed_cuda_stream(be),
                 job);
 }
 template <typename T>
-static void fwd_launch_plain(const struct meed_backend *be, const struct fwd_job &job,
-                             int64_t rows)
+static void fwd_launch_plain(const struct meed_backend *be, const struct fwd_job &job, int64_t rows)
 {
-    dim3 grid((uint32_t)job.heads,
-              (uint32_t)attend_tile_count(rows, job.sequences, PLAIN_WARPS));
+    dim3 grid((uint32_t)job.heads, (uint32_t)attend_tile_count(rows, job.sequences, PLAIN_WARPS));
     MEED_LAUNCH((attention_fwd_plain_kernel<T>), grid, dim3(PLAIN_THREADS),
                 plain_attend_bytes(job.size), meed_cuda_stream(be), job);
 }

@@ -1,18 +1,20 @@
 /* Attention without tensor cores: fp32 models, and bf16 heads that the tensor-core path refuses.
  *
- * This is the oracle path: every product is a chain of fp32 fused multiply-adds, and the only tuning
- * is that the eight warps of a block share the keys they read. A warp owns one (row, head); 32 keys
- * a step lie in shared memory as fp32, with an odd pitch so that lane j may read key j without
- * conflicts. Each lane makes one whole score; the output's columns are spread over the lanes, each
- * a chain over the keys in order. A row stops at its own last key, and its bits depend on nothing
- * else. Any head size whose tiles fit into shared memory (about 600).
+ * This is the oracle path: every product is a chain of fp32 fused multiply-adds, and the only
+ * tuning is that the eight warps of a block share the keys they read. A warp owns one (row, head);
+ * 32 keys a step lie in shared memory as fp32, with an odd pitch so that lane j may read key j
+ * without conflicts. Each lane makes one whole score; the output's columns are spread over the
+ * lanes, each a chain over the keys in order. A row stops at its own last key, and its bits depend
+ * on nothing else. Any head size whose tiles fit into shared memory (about 600).
  */
 #ifndef MEED_CUDA_ATTENTION_PLAIN_CUH
 #define MEED_CUDA_ATTENTION_PLAIN_CUH
 
 #include "kernels/cuda/attention.cuh"
 
-enum { PLAIN_WARPS = 8, PLAIN_THREADS = 32 * PLAIN_WARPS, PLAIN_KEYS = 32 };
+static constexpr int32_t PLAIN_WARPS = 8;
+static constexpr int32_t PLAIN_THREADS = 32 * PLAIN_WARPS;
+static constexpr int32_t PLAIN_KEYS = 32;
 
 static __device__ __forceinline__ float plain_get(const float *data)
 {
@@ -99,8 +101,8 @@ template <typename T, typename C> struct plain_task {
 
 static inline size_t plain_attend_bytes(int32_t size)
 {
-    return sizeof(float) * (size_t)(2 * PLAIN_KEYS * (size + 1) +
-                                    PLAIN_WARPS * (2 * size + PLAIN_KEYS));
+    return sizeof(float) *
+           (size_t)(2 * PLAIN_KEYS * (size + 1) + PLAIN_WARPS * (2 * size + PLAIN_KEYS));
 }
 
 template <typename T, typename C>
@@ -110,8 +112,8 @@ static __device__ inline void plain_attend(float *shared, const struct plain_tas
     int32_t lane = (int32_t)(threadIdx.x & 31);
     float *k_tile = shared;
     float *v_tile = k_tile + PLAIN_KEYS * (size + 1);
-    float *q = v_tile + PLAIN_KEYS * (size + 1) +
-               (int32_t)(threadIdx.x / 32) * (2 * size + PLAIN_KEYS);
+    float *q =
+        v_tile + PLAIN_KEYS * (size + 1) + (int32_t)(threadIdx.x / 32) * (2 * size + PLAIN_KEYS);
     float *out = q + size;
     float *weight = out + size;
     float scale = task.scale * ATTEND_LOG2E;
