@@ -179,9 +179,16 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
 #pragma unroll
                 for (int i = 0; i < BWD_BLOCK / 2; i++) {
                     int col = i / 4 * 8 + lane % 4 * 2 + (i & 1);
-                    int32_t row = key + lane / 4 + (i >> 1 & 1) * 8;
-                    float p = meed_exp2f(fmaf(s[0][i / 4][i & 3], scale, -values[0][col]));
-                    s[0][i / 4][i & 3] = row <= first + col ? p : 0.0f;
+                    float *p = &s[0][i / 4][i & 3];
+                    *p = meed_exp2f(fmaf(*p, scale, -values[0][col]));
+                }
+                if (key + 15 > first) {
+#pragma unroll
+                    for (int i = 0; i < BWD_BLOCK / 2; i++) {
+                        int32_t query = first + i / 4 * 8 + lane % 4 * 2 + (i & 1);
+                        float *p = &s[0][i / 4][i & 3];
+                        *p = key + lane / 4 + (i >> 1 & 1) * 8 <= query ? *p : 0.0f;
+                    }
                 }
                 attend_fragments<1, BWD_BLOCK>(fragments, s);
                 attend_product_nn<D, 1, BWD_BLOCK>(dv, fragments, g);
@@ -270,10 +277,16 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_queries_kernel(struct bwd_j
 #pragma unroll
                 for (int i = 0; i < BWD_BLOCK / 2; i++) {
                     int h = i >> 1 & 1;
-                    int32_t col = key + i / 4 * 8 + lane % 4 * 2 + (i & 1);
                     float p = meed_exp2f(fmaf(s[0][i / 4][i & 3], scale, -lse[h]));
-                    p = col <= query + lane / 4 + 8 * h ? p : 0.0f;
                     ds[0][i / 4][i & 3] = p * (ds[0][i / 4][i & 3] - delta[h]);
+                }
+                if (key + BWD_BLOCK - 1 > query) {
+#pragma unroll
+                    for (int i = 0; i < BWD_BLOCK / 2; i++) {
+                        int32_t col = key + i / 4 * 8 + lane % 4 * 2 + (i & 1);
+                        float *d = &ds[0][i / 4][i & 3];
+                        *d = col <= query + lane / 4 + (i >> 1 & 1) * 8 ? *d : 0.0f;
+                    }
                 }
                 attend_fragments<1, BWD_BLOCK>(fragments, ds);
                 attend_product_nn<D, 1, BWD_BLOCK>(dq, fragments, k_tile);
