@@ -108,6 +108,50 @@ static __device__ __forceinline__ float bwd_row_delta(const struct bwd_job &job,
     return real ? job.delta[row * job.heads + head] : 0.0f;
 }
 
+/* Sixteen keys of a warp (from position `key`) against one block of queries (from `first`). */
+template <int D>
+static __device__ __forceinline__ void
+bwd_keys_block(float (&dk)[1][D / 8][4], float (&dv)[1][D / 8][4], const meed_bf16 *k_rows,
+               const meed_bf16 *v_rows, const meed_bf16 *q, const meed_bf16 *g,
+               const float (*values)[BWD_BLOCK], float scale, int32_t key, int32_t first)
+{
+    constexpr int PITCH = D + ATTEND_CHUNK;
+    constexpr int SPAN = D > 64 ? BWD_BLOCK / 2 : BWD_BLOCK;
+    constexpr int UNROLL = D > 64 ? 2 : D / 16;
+    int32_t lane = (int32_t)(threadIdx.x & 31);
+    float s[1][BWD_BLOCK / 8][4] = {};
+    uint32_t fragments[1][BWD_BLOCK / 16][4];
+    attend_product_nt<D, 1, BWD_BLOCK, UNROLL>(s, k_rows, q);
+#pragma unroll
+    for (int i = 0; i < BWD_BLOCK / 2; i++) {
+        int col = i / 4 * 8 + lane % 4 * 2 + (i & 1);
+        float *p = &s[0][i / 4][i & 3];
+        *p = meed_exp2f(fmaf(*p, scale, -values[0][col]));
+    }
+    if (key + 15 > first) {
+#pragma unroll
+        for (int i = 0; i < BWD_BLOCK / 2; i++) {
+            int32_t query = first + i / 4 * 8 + lane % 4 * 2 + (i & 1);
+            float *p = &s[0][i / 4][i & 3];
+            *p = key + lane / 4 + (i >> 1 & 1) * 8 <= query ? *p : 0.0f;
+        }
+    }
+    attend_fragments<1, BWD_BLOCK>(fragments, s);
+    attend_product_nn<D, 1, BWD_BLOCK>(dv, fragments, g);
+#pragma unroll
+    for (int at = 0; at < BWD_BLOCK; at += SPAN) {
+        float dp[1][SPAN / 8][4] = {};
+        attend_product_nt<D, 1, SPAN, UNROLL>(dp, v_rows, g + at * PITCH);
+#pragma unroll
+        for (int i = 0; i < SPAN / 2; i++) {
+            int col = at + i / 4 * 8 + lane % 4 * 2 + (i & 1);
+            s[0][at / 8 + i / 4][i & 3] *= dp[0][i / 4][i & 3] - values[1][col];
+        }
+    }
+    attend_fragments<1, BWD_BLOCK>(fragments, s);
+    attend_product_nn<D, 1, BWD_BLOCK>(dk, fragments, q);
+}
+
 /* dK and dV of 16·WARPS keys of one key/value head. Step i of the stream is query block
  * i mod blocks of query head i / blocks; blocks start at the tile's own first position. */
 template <int D, int WARPS>
@@ -116,8 +160,6 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
     constexpr int PITCH = D + ATTEND_CHUNK;
     constexpr int ROWS = 16 * WARPS;
     constexpr int THREADS = 32 * WARPS;
-    constexpr int SPAN = D > 64 ? BWD_BLOCK / 2 : BWD_BLOCK;
-    constexpr int UNROLL = D > 64 ? 2 : D / 16;
     static_assert(THREADS >= 2 * BWD_BLOCK, "a thread fetches one row's lse or δ");
     MEED_DYN_SHARED(meed_bf16, k_tile);
     MEED_SHARED(float[2][2][BWD_BLOCK], row_values);
@@ -131,7 +173,6 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
         int32_t heads = job.heads / job.kv_heads;
         int32_t blocks = (tile.length - tile.first + BWD_BLOCK - 1) / BWD_BLOCK;
         int32_t warp = (int32_t)(threadIdx.x / 32);
-        int32_t lane = (int32_t)(threadIdx.x & 31);
         int32_t key = tile.first + warp * 16;
         float scale = job.scale * ATTEND_LOG2E;
         float dk[1][D / 8][4] = {};
@@ -173,38 +214,8 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
             if (step >= 0 && first + BWD_BLOCK > key) {
                 const meed_bf16 *q = q_tiles + (step & 1) * BWD_BLOCK * PITCH;
                 const meed_bf16 *g = g_tiles + (step & 1) * BWD_BLOCK * PITCH;
-                float s[1][BWD_BLOCK / 8][4] = {};
-                uint32_t fragments[1][BWD_BLOCK / 16][4];
-                attend_product_nt<D, 1, BWD_BLOCK, UNROLL>(s, k_tile + warp * 16 * PITCH, q);
-#pragma unroll
-                for (int i = 0; i < BWD_BLOCK / 2; i++) {
-                    int col = i / 4 * 8 + lane % 4 * 2 + (i & 1);
-                    float *p = &s[0][i / 4][i & 3];
-                    *p = meed_exp2f(fmaf(*p, scale, -values[0][col]));
-                }
-                if (key + 15 > first) {
-#pragma unroll
-                    for (int i = 0; i < BWD_BLOCK / 2; i++) {
-                        int32_t query = first + i / 4 * 8 + lane % 4 * 2 + (i & 1);
-                        float *p = &s[0][i / 4][i & 3];
-                        *p = key + lane / 4 + (i >> 1 & 1) * 8 <= query ? *p : 0.0f;
-                    }
-                }
-                attend_fragments<1, BWD_BLOCK>(fragments, s);
-                attend_product_nn<D, 1, BWD_BLOCK>(dv, fragments, g);
-#pragma unroll
-                for (int at = 0; at < BWD_BLOCK; at += SPAN) {
-                    float dp[1][SPAN / 8][4] = {};
-                    attend_product_nt<D, 1, SPAN, UNROLL>(dp, v_tile + warp * 16 * PITCH,
-                                                          g + at * PITCH);
-#pragma unroll
-                    for (int i = 0; i < SPAN / 2; i++) {
-                        int col = at + i / 4 * 8 + lane % 4 * 2 + (i & 1);
-                        s[0][at / 8 + i / 4][i & 3] *= dp[0][i / 4][i & 3] - values[1][col];
-                    }
-                }
-                attend_fragments<1, BWD_BLOCK>(fragments, s);
-                attend_product_nn<D, 1, BWD_BLOCK>(dk, fragments, q);
+                bwd_keys_block<D>(dk, dv, k_tile + warp * 16 * PITCH, v_tile + warp * 16 * PITCH, q,
+                                  g, values, scale, key, first);
             }
             if (threadIdx.x < 2 * BWD_BLOCK) {
                 row_values[next & 1][threadIdx.x / BWD_BLOCK][threadIdx.x % BWD_BLOCK] = fetched;
