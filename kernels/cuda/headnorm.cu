@@ -26,6 +26,7 @@ template <typename T> struct head_job {
     float eps;
     bool aligned;
     bool dx_aligned;
+    bool w_aligned;
 };
 
 /* The sum over the WIDTH lanes that share a head; every lane gets it. */
@@ -63,7 +64,7 @@ static __global__ void __launch_bounds__(HEAD_THREADS) headnorm_fwd_kernel(head_
         float v[N];
         float w[N];
         lanes_get(v, head + d, size - d, job.aligned, 0.0f);
-        lanes_get(w, job.w + d, size - d, false, 0.0f);
+        lanes_get(w, job.w + d, size - d, job.w_aligned, 0.0f);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             v[i] = v[i] * rstd * w[i];
@@ -100,7 +101,7 @@ static __global__ void __launch_bounds__(HEAD_THREADS) headnorm_bwd_kernel(head_
         float w[N];
         lanes_get(y, head + d, size - d, job.aligned, 0.0f);
         lanes_get(dy, grads + d, size - d, job.dx_aligned, 0.0f);
-        lanes_get(w, job.w + d, size - d, false, 1.0f);
+        lanes_get(w, job.w + d, size - d, job.w_aligned, 1.0f);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             dy[i] = (dy[i] * w[i] - y[i] / w[i] * mean) * rstd;
@@ -145,6 +146,7 @@ static void head_launch(const struct meed_backend *be, struct meed_mat x, int32_
     job.eps = eps;
     job.aligned = lanes_aligned(x) && job.size % LANE_COUNT<T> == 0;
     job.dx_aligned = lanes_aligned(dx) && job.size % LANE_COUNT<T> == 0;
+    job.w_aligned = lanes_aligned(w);
     int32_t groups = (job.size + LANE_COUNT<T> - 1) / LANE_COUNT<T>;
     if (groups <= 8) {
         head_launch_width<T, 8>(be, job, rstd != NULL);

@@ -22,6 +22,10 @@ static inline bool lanes_aligned(struct meed_mat mat)
 {
     return lanes_aligned(mat.data, mat.stride, mat.dtype);
 }
+static inline bool lanes_aligned(const float *vector)
+{
+    return lanes_aligned(vector, 0, MEED_DTYPE_F32);
+}
 
 static __device__ __forceinline__ float elem_get(const float *at)
 {
@@ -66,14 +70,24 @@ static __device__ __forceinline__ void lanes_store(meed_bf16 *at, const float (&
                               meed_pack_bf16x2(v[4], v[5]), meed_pack_bf16x2(v[6], v[7]));
 }
 
-/* The first `count` lanes from `at`; the others are `rest`. */
+/* The first `count` of N lanes from `at`; the others are `rest`. N is a multiple of what 16 bytes
+ * hold, or loads are narrow. */
 template <typename T, int N>
 static __device__ __forceinline__ void lanes_get(float (&v)[N], const T *at, int64_t count,
                                                  bool aligned, float rest)
 {
-    if constexpr (N == LANE_COUNT<T>) {
+    constexpr int WIDE = LANE_COUNT<T>;
+    if constexpr (N % WIDE == 0) {
         if (aligned && count >= N) {
-            lanes_load(v, at);
+#pragma unroll
+            for (int i = 0; i < N; i += WIDE) {
+                float part[WIDE];
+                lanes_load(part, at + i);
+#pragma unroll
+                for (int j = 0; j < WIDE; j++) {
+                    v[i + j] = part[j];
+                }
+            }
             return;
         }
     }
@@ -86,9 +100,18 @@ template <typename T, int N>
 static __device__ __forceinline__ void lanes_put(T *at, const float (&v)[N], int64_t count,
                                                  bool aligned)
 {
-    if constexpr (N == LANE_COUNT<T>) {
+    constexpr int WIDE = LANE_COUNT<T>;
+    if constexpr (N % WIDE == 0) {
         if (aligned && count >= N) {
-            lanes_store(at, v);
+#pragma unroll
+            for (int i = 0; i < N; i += WIDE) {
+                float part[WIDE];
+#pragma unroll
+                for (int j = 0; j < WIDE; j++) {
+                    part[j] = v[i + j];
+                }
+                lanes_store(at + i, part);
+            }
             return;
         }
     }

@@ -26,6 +26,7 @@ template <typename T> struct rope_job {
     int32_t half;
     float direction;
     bool aligned;
+    bool table_aligned;
 };
 
 template <typename T>
@@ -43,10 +44,11 @@ static __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(rope_job<T> j
     int64_t angle = (int64_t)job.positions[row] * job.half + i;
     float c[N];
     float s[N];
+    lanes_get(c, job.cosine + angle, lanes, job.table_aligned, 0.0f);
+    lanes_get(s, job.sine + angle, lanes, job.table_aligned, 0.0f);
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        c[j] = j < lanes ? job.cosine[angle + j] : 0.0f;
-        s[j] = j < lanes ? job.sine[angle + j] * job.direction : 0.0f;
+        s[j] *= job.direction;
     }
 #pragma unroll
     for (int32_t h = 0; h < ROPE_HEADS; h++) {
@@ -87,6 +89,8 @@ static void rope_launch(const struct meed_backend *be, struct meed_mat x, int32_
     job.lane_groups = (job.half + N - 1) / N;
     job.direction = (float)direction;
     job.aligned = lanes_aligned(x) && job.half % N == 0;
+    job.table_aligned = lanes_aligned(table.cos, job.half, MEED_DTYPE_F32) &&
+                        lanes_aligned(table.sin, job.half, MEED_DTYPE_F32);
     int64_t units = x.rows * job.head_groups * job.lane_groups;
     MEED_ASSERT(units <= INT32_MAX - ROPE_THREADS);
     job.units = (int32_t)units;
@@ -115,6 +119,7 @@ template <typename T> struct bias_job {
     int64_t rows;
     int64_t cols;
     bool aligned;
+    bool bias_aligned;
 };
 
 template <typename T>
@@ -126,7 +131,7 @@ static __global__ void __launch_bounds__(32 * SWEEP_ROWS) bias_add_kernel(bias_j
         float v[N];
         float bias[N];
         lanes_get(v, at, job.cols - col, job.aligned, 0.0f);
-        lanes_get(bias, job.bias + col, job.cols - col, false, 0.0f);
+        lanes_get(bias, job.bias + col, job.cols - col, job.bias_aligned, 0.0f);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             v[i] += bias[i];
@@ -145,6 +150,7 @@ static void bias_launch(const struct meed_backend *be, struct meed_mat x, const 
     job.rows = x.rows;
     job.cols = x.cols;
     job.aligned = lanes_aligned(x);
+    job.bias_aligned = lanes_aligned(bias);
     dim3 grid = sweep_grid(x.rows, x.cols, LANE_COUNT<T>);
     MEED_LAUNCH((bias_add_kernel<T>), grid, sweep_block(), 0, meed_cuda_stream(be), job);
     meed_cuda_check(be, cudaGetLastError(), "bias_add");
