@@ -201,6 +201,13 @@ struct meed_backend {
  * "avx512", "avx2", "generic"; NULL = best). The pool is borrowed and may be NULL (one thread). */
 MEED_MUST_CHECK enum meed_status meed_backend_open_cpu(struct meed_pool *pool, const char *isa,
                                                        struct meed_backend **backend);
+/* Opens the device that a person named: "cpu" (or NULL), "cuda", "cuda:1". ARG for other words.
+ * DEVICE where the machine has no driver or no such device, UNSUPPORTED where this program comes
+ * without a CUDA backend; each message ends in what to do. */
+MEED_MUST_CHECK enum meed_status meed_backend_open(const char *device, struct meed_pool *pool,
+                                                   struct meed_backend **backend);
+/* ARG where meed_backend_open would not know the word; opens nothing. For option parsers. */
+MEED_MUST_CHECK enum meed_status meed_backend_check_device(const char *device);
 void meed_backend_close(struct meed_backend *backend); /* accepts NULL */
 
 MEED_END_C
