@@ -87,7 +87,7 @@ enum meed_status meed_chat_session_open(const struct meed_chat_session_options *
         add_stop(session, session->checkpoint->config.eos[i]);
     }
     MEED_TRY_OUT(meed_pool_create((int)options->threads, &session->pool));
-    MEED_TRY_OUT(meed_backend_open_cpu(session->pool, NULL, &session->backend));
+    MEED_TRY_OUT(meed_backend_open(options->device, session->pool, &session->backend));
     MEED_TRY_OUT(open_net(options, session));
     catch_interrupts(true);
 out:

@@ -1,6 +1,6 @@
 /* Everything a command needs to let a model speak: opened together, closed together.
  *
- * `generate` and `chat` share it. Weights are held in fp32 on the CPU backend; one adapter at most.
+ * `generate` and `chat` share it. Weights are held in fp32; one adapter at most.
  * Interrupts (Ctrl-C) are caught while a session is open: the first one asks the running generation
  * to stop, so that what is there can still be printed.
  */
@@ -18,6 +18,7 @@ enum { MEED_CHAT_SESSION_ROWS = 256, MEED_CHAT_SESSION_STOPS = MEED_MODEL_MAX_EO
 struct meed_chat_session_options {
     const char *model;
     const char *adapter;  /* NULL: none */
+    const char *device;   /* as meed_backend_open knows it; NULL: the CPU */
     int64_t threads;      /* 0: all cores */
     bool template_wanted; /* fail where the model has no chat template */
 };

@@ -26,6 +26,8 @@ struct options {
     enum meed_status status; /* of parsing */
 };
 
+enum { KEY_DEVICE = 256 };
+
 static const struct argp_option option_rows[] = {
     {"model", 'm', "DIR", 0, "model folder (Hugging Face layout)", 0},
     {"adapter", 'a', "DIR", 0, "LoRA adapter folder (PEFT layout)", 0},
@@ -35,6 +37,7 @@ static const struct argp_option option_rows[] = {
     {"top-p", 'P', "P", 0, "draw from the likeliest tokens that make up this share (default: 1)",
      0},
     {"seed", 'S', "N", 0, "of the draws (default: 1)", 0},
+    {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 0},
     {"threads", 'T', "N", 0, "worker threads (default: all cores)", 0},
     {0},
 };
@@ -92,6 +95,10 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case 's':
         options->system = text;
         break;
+    case KEY_DEVICE:
+        options->session.device = text;
+        options->status = meed_backend_check_device(text);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case ARGP_KEY_ARG:
         options->status = MEED_FAIL(MEED_ARG,
                                     "\"%.64s\" is no option; messages come on standard "

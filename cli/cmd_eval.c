@@ -22,15 +22,19 @@ struct options {
     const char *adapter;
     const char *benchmark;
     const char *json;
+    const char *device;
     int64_t threads;
     bool quiet;
     enum meed_status status; /* of parsing */
 };
 
+enum { KEY_DEVICE = 256 };
+
 static const struct argp_option option_rows[] = {
     {"model", 'm', "DIR", 0, "base model folder (Hugging Face layout)", 0},
     {"adapter", 'a', "DIR", 0, "PEFT adapter (default: the plain base)", 0},
     {"benchmark", 'b', "FILE", 0, "dialogues: Meed JSONL or MT-Bench-101", 0},
+    {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 0},
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 0},
     {"json", 'j', "FILE", 0, "write the result here", 0},
     {"quiet", 'q', NULL, 0, "no progress", 0},
@@ -65,6 +69,10 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case 'q':
         options->quiet = true;
         break;
+    case KEY_DEVICE:
+        options->device = text;
+        options->status = meed_backend_check_device(text);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case 't':
         options->status = meed_parse_i64("--threads", text, 1, 256, &options->threads);
         return options->status == MEED_OK ? 0 : EINVAL;
@@ -167,8 +175,8 @@ static void table_print(const struct meed_benchmark *b, const struct meed_score 
 static enum meed_status run(const struct options *options, struct meed_score_session *session,
                             struct meed_adapter **adapter)
 {
-    MEED_TRY(meed_score_session_open(options->model, options->benchmark, options->threads,
-                                     "scoring", options->quiet, session));
+    MEED_TRY(meed_score_session_open(options->model, options->benchmark, options->device,
+                                     options->threads, "scoring", options->quiet, session));
     if (options->adapter) {
         MEED_TRY(meed_adapter_load(options->adapter, &session->checkpoint->config, adapter));
     }

@@ -31,7 +31,7 @@ struct options {
     enum meed_status status; /* of parsing */
 };
 
-enum { KEY_TOP_K = 256 };
+enum { KEY_TOP_K = 256, KEY_DEVICE };
 
 static const struct argp_option option_rows[] = {
     {"model", 'm', "DIR", 0, "model folder (Hugging Face layout)", 0},
@@ -45,6 +45,7 @@ static const struct argp_option option_rows[] = {
     {"top-k", KEY_TOP_K, "K", 0, "draw from the K likeliest tokens (default: 0, off)", 0},
     {"seed", 'S', "N", 0, "of the draws (default: 1)", 0},
     {"slots", 's', "N", 0, "prompts in flight (default: 8)", 0},
+    {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 0},
     {"threads", 'T', "N", 0, "worker threads (default: all cores)", 0},
     {"json", 'j', "FILE", 0, "write the replies here instead of standard output", 0},
     {"quiet", 'q', NULL, 0, "no progress", 0},
@@ -129,6 +130,10 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case 'q':
         options->quiet = true;
         break;
+    case KEY_DEVICE:
+        options->session.device = text;
+        options->status = meed_backend_check_device(text);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case ARGP_KEY_ARG:
         options->status = MEED_FAIL(MEED_ARG,
                                     "\"%.64s\" is no option; prompts go in a file behind "

@@ -21,7 +21,7 @@
 #include "client/worker.h"
 
 struct options {
-    const char *server, *id, *model, *data, *state;
+    const char *server, *id, *model, *data, *state, *device;
     const char *tls_ca, *tls_cert, *tls_key, *server_name;
     bool insecure, truncate, quiet;
     enum meed_worker_behaviour behaviour;
@@ -40,6 +40,7 @@ enum {
     KEY_TRUNCATE,
     KEY_DTYPE,
     KEY_CHECKPOINT_EVERY,
+    KEY_DEVICE,
 };
 
 static const struct argp_option option_rows[] = {
@@ -55,6 +56,7 @@ static const struct argp_option option_rows[] = {
     {"insecure", KEY_INSECURE, NULL, 0, "plain text, no identity check: for tests", 2},
     {"truncate", KEY_TRUNCATE, NULL, 0, "cut over-long dialogues instead of refusing them", 3},
     {"dtype", KEY_DTYPE, "WORD", 0, "f32 or bf16, of weights and activations (default: f32)", 3},
+    {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 3},
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 3},
     {"checkpoint-every", KEY_CHECKPOINT_EVERY, "N", 0, "steps between checkpoints (default: 50)",
      3},
@@ -87,6 +89,10 @@ static error_t word_parse(int key, const char *text, struct options *options)
         break;
     case KEY_DTYPE:
         options->status = meed_workbench_parse_dtype(text, &options->dtype);
+        break;
+    case KEY_DEVICE:
+        options->device = text;
+        options->status = meed_backend_check_device(text);
         break;
     case 't':
         options->status = meed_parse_i64("--threads", text, 1, 256, &options->threads);
@@ -319,7 +325,8 @@ static enum meed_status run(const struct options *options)
         .insecure = options->insecure,
         .client_id = options->id,
     };
-    MEED_TRY_OUT(meed_workbench_open(options->model, options->data, (int)options->threads, &bench));
+    MEED_TRY_OUT(meed_workbench_open(options->model, options->data, options->device,
+                                     (int)options->threads, &bench));
     MEED_TRY_OUT(meed_rpc_grpc_client_open(&dial, &rpc));
     struct meed_worker_config config = {
         .rpc = rpc,

@@ -22,15 +22,19 @@ struct options {
     const char *adapter;
     const char *ids;
     const char *out;
+    const char *device;
     int64_t threads;
     enum meed_status status; /* of parsing */
 };
+
+enum { KEY_DEVICE = 256 };
 
 static const struct argp_option option_rows[] = {
     {"model", 'm', "DIR", 0, "base model folder (Hugging Face layout)", 0},
     {"adapter", 'a', "DIR", 0, "PEFT adapter (default: the plain base)", 0},
     {"ids", 'i', "FILE", 0, "a JSON array of token ids", 0},
     {"out", 'o', "FILE", 0, "safetensors file with the tensor \"logits\", fp32, a row a token", 0},
+    {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 0},
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 0},
     {0},
 };
@@ -58,6 +62,10 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case 'o':
         options->out = text;
         break;
+    case KEY_DEVICE:
+        options->device = text;
+        options->status = meed_backend_check_device(text);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case 't':
         options->status = meed_parse_i64("--threads", text, 1, 256, &options->threads);
         return options->status == MEED_OK ? 0 : EINVAL;
@@ -150,13 +158,13 @@ static enum meed_status job_run(struct job *job)
 {
     const struct options *options = job->options;
     const struct meed_adapter *adapters[1];
+    MEED_TRY(meed_pool_create((int)options->threads, &job->pool));
+    MEED_TRY(meed_backend_open(options->device, job->pool, &job->be));
     MEED_TRY(meed_checkpoint_open(options->model, &job->checkpoint));
     MEED_TRY(ids_read(job));
     if (options->adapter) {
         MEED_TRY(meed_adapter_load(options->adapter, &job->checkpoint->config, &job->adapter));
     }
-    MEED_TRY(meed_pool_create((int)options->threads, &job->pool));
-    MEED_TRY(meed_backend_open_cpu(job->pool, NULL, &job->be));
     adapters[0] = job->adapter;
     struct meed_net_options how = {.dtype = MEED_DTYPE_F32,
                                    .max_rows = job->rows,

@@ -23,7 +23,7 @@
 #define CHECKPOINT_NAME "training.ckpt"
 
 struct options {
-    const char *model, *data, *out, *start, *json;
+    const char *model, *data, *out, *start, *json, *device;
     struct meed_lora_config lora;
     struct meed_train_options train;
     bool shape_given; /* --rank, --alpha, --targets or --rslora */
@@ -46,6 +46,7 @@ enum {
     KEY_CHECKPOINT_EVERY,
     KEY_RESUME,
     KEY_TRUNCATE,
+    KEY_DEVICE,
 };
 
 static const struct argp_option option_rows[] = {
@@ -69,6 +70,7 @@ static const struct argp_option option_rows[] = {
     {"clip", KEY_CLIP, "X", 0, "gradient norm at most, 0 for never (default: 1)", 3},
     {"seed", 's', "N", 0, "of adapter, data order and dropout (default: 1)", 3},
     {"dtype", KEY_DTYPE, "WORD", 0, "f32 or bf16, of weights and activations (default: bf16)", 4},
+    {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 4},
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 4},
     {"checkpoint-every", KEY_CHECKPOINT_EVERY, "N", 0, "steps between checkpoints (default: 0)", 4},
     {"resume", KEY_RESUME, NULL, 0, "go on from the checkpoint in the output folder", 4},
@@ -183,6 +185,10 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case KEY_DTYPE:
         options->status = meed_workbench_parse_dtype(text, &options->train.dtype);
         return options->status == MEED_OK ? 0 : EINVAL;
+    case KEY_DEVICE:
+        options->device = text;
+        options->status = meed_backend_check_device(text);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case ARGP_KEY_ARG:
         options->status =
             MEED_FAIL(MEED_ARG, "\"%.64s\" is no option; see `meed help train`", text);
@@ -264,8 +270,8 @@ static enum meed_status open_job(struct job *job)
                          "it, or remove it",
                          job->checkpoint);
     }
-    MEED_TRY(
-        meed_workbench_open(options->model, options->data, (int)options->threads, &job->bench));
+    MEED_TRY(meed_workbench_open(options->model, options->data, options->device,
+                                 (int)options->threads, &job->bench));
     MEED_TRY(open_adapter(job));
     int32_t most =
         MEED_MIN(options->train.batch_tokens + 1, job->bench.checkpoint->config.max_positions);

@@ -34,6 +34,7 @@ struct options {
     const char *file;
     const char *state;
     const char *json;
+    const char *device;
     bool quiet;
     bool insecure;
     int64_t seed; /* -1: the file's */
@@ -45,6 +46,7 @@ static const struct argp_option option_rows[] = {
     {"state", 's', "DIR", 0, "folder of keys, adapters, ledger and logs (default: out/NAME)", 0},
     {"json", 'j', "FILE", 0, "write the report here, after every round", 0},
     {"seed", 'S', "N", 0, "instead of the file's seed", 0},
+    {"device", 'd', "WORD", 0, "of everybody: cpu, cuda or cuda:N (default: cpu)", 0},
     {"metrics-port", 'm', "PORT", 0, "serve /metrics and /healthz here (default: off)", 0},
     {"insecure", 'i', NULL, 0, "plain text instead of mutual TLS", 0},
     {"quiet", 'q', NULL, 0, "print the final table only", 0},
@@ -61,6 +63,10 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case 'j':
         options->json = text;
         break;
+    case 'd':
+        options->device = text;
+        options->status = meed_backend_check_device(text);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case 'S':
         options->status = meed_parse_i64("--seed", text, 0, INT64_MAX, &options->seed);
         return options->status == MEED_OK ? 0 : EINVAL;
@@ -273,13 +279,17 @@ static enum meed_status child_spawn(struct up *up, struct child *child, const ch
     snprintf(key, sizeof key, "%s/keys/client-%s.key", up->state, client->id);
     snprintf(threads, sizeof threads, "%d", up->file.client_threads);
     MEED_TRY(meed_file_make_folder(folder));
-    const char *argv[32] = {"meed",         "--log",       "info",
-                            "join",         "--server",    server,
-                            "--id",         client->id,    "--model",
-                            up->file.model, "--data",      client->data,
-                            "--state",      folder,        "--threads",
-                            threads,        "--behaviour", client->idle ? "idle" : "honest"};
-    int argc = 18;
+    const char *argv[32] = {"meed",        "--log",
+                            "info",        "join",
+                            "--server",    server,
+                            "--id",        client->id,
+                            "--model",     up->file.model,
+                            "--data",      client->data,
+                            "--state",     folder,
+                            "--threads",   threads,
+                            "--behaviour", client->idle ? "idle" : "honest",
+                            "--device",    up->options.device ? up->options.device : "cpu"};
+    int argc = 20;
     if (up->options.insecure) {
         argv[argc++] = "--insecure";
     } else {
@@ -431,6 +441,7 @@ static enum meed_status aggregator_open(struct up *up, const char keys[KEYS_BYTE
     config.clients = ids;
     config.client_count = up->file.client_count;
     config.insecure = up->options.insecure;
+    config.device = up->options.device;
     if (!up->options.insecure) {
         config.roster = roster;
         config.tls_ca = ca;

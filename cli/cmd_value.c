@@ -26,6 +26,7 @@ struct options {
     const char *benchmark;
     const char *global;
     const char *json;
+    const char *device;
     const char *adapters[MEED_VALUE_MAX_PLAYERS];
     int32_t adapter_count;
     int64_t threads;
@@ -35,7 +36,16 @@ struct options {
     enum meed_status status; /* of parsing */
 };
 
-enum { KEY_METHOD = 256, KEY_RULE, KEY_PATH, KEY_CACHE, KEY_BATCH, KEY_GUARD_Z, KEY_DRAWS };
+enum {
+    KEY_METHOD = 256,
+    KEY_RULE,
+    KEY_PATH,
+    KEY_CACHE,
+    KEY_BATCH,
+    KEY_GUARD_Z,
+    KEY_DRAWS,
+    KEY_DEVICE
+};
 
 static const struct argp_option option_rows[] = {
     {"model", 'm', "DIR", 0, "base model folder (Hugging Face layout)", 1},
@@ -48,6 +58,7 @@ static const struct argp_option option_rows[] = {
     {"guard-z", KEY_GUARD_Z, "X", 0, "standard errors below 0 that exclude (default: 2.576)", 2},
     {"draws", KEY_DRAWS, "N", 0, "bootstrap draws (default: 1000)", 2},
     {"seed", 's', "N", 0, "of the bootstrap (default: 1)", 2},
+    {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 3},
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 3},
     {"path", KEY_PATH, "WORD", 0, "auto, stack or merge (default: auto)", 3},
     {"batch-tokens", KEY_BATCH, "N", 0, "rows of one forward (default: 2048)", 3},
@@ -163,6 +174,10 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
         options->budget_given = true;
         return number_parse(options, "--budget", text, 0, (int64_t)1 << 62,
                             &options->valuation.budget);
+    case KEY_DEVICE:
+        options->device = text;
+        options->status = meed_backend_check_device(text);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case 't':
         return number_parse(options, "--threads", text, 1, 256, &options->threads);
     case 'a':
@@ -347,8 +362,8 @@ static enum meed_status job_run(struct job *job)
     const struct options *options = job->options;
     struct meed_valuation_options valuation = options->valuation;
     double weights[MEED_VALUE_MAX_PLAYERS];
-    MEED_TRY(meed_score_session_open(options->model, options->benchmark, options->threads,
-                                     "valuing", options->quiet, &job->session));
+    MEED_TRY(meed_score_session_open(options->model, options->benchmark, options->device,
+                                     options->threads, "valuing", options->quiet, &job->session));
     const struct meed_model_config *config = &job->session.checkpoint->config;
     if (options->global) {
         MEED_TRY(meed_adapter_load(options->global, config, &job->global));

@@ -6,18 +6,18 @@
 #include <string.h>
 #include "base/threads.h"
 
-enum meed_status meed_score_session_open(const char *model, const char *benchmark, int64_t threads,
-                                         const char *title, bool quiet,
-                                         struct meed_score_session *session)
+enum meed_status meed_score_session_open(const char *model, const char *benchmark,
+                                         const char *device, int64_t threads, const char *title,
+                                         bool quiet, struct meed_score_session *session)
 {
     memset(session, 0, sizeof *session);
+    MEED_TRY(meed_pool_create((int)threads, &session->pool));
+    MEED_TRY(meed_backend_open(device, session->pool, &session->be));
     MEED_TRY(meed_checkpoint_open(model, &session->checkpoint));
     MEED_TRY(meed_tokenizer_open(model, &session->tokenizer));
     MEED_TRY(meed_chat_open(model, session->tokenizer, &session->chat));
     MEED_TRY(meed_benchmark_load(benchmark, session->chat,
                                  session->checkpoint->config.max_positions, &session->benchmark));
-    MEED_TRY(meed_pool_create((int)threads, &session->pool));
-    MEED_TRY(meed_backend_open_cpu(session->pool, NULL, &session->be));
     meed_progress_start(&session->progress, title, "tokens", quiet);
     return MEED_OK;
 }

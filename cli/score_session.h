@@ -18,10 +18,10 @@ struct meed_score_session {
     struct meed_progress progress;
 };
 
-/* threads 0: one a core. */
+/* device as meed_backend_open knows it; threads 0: one a core. */
 MEED_MUST_CHECK enum meed_status meed_score_session_open(const char *model, const char *benchmark,
-                                                         int64_t threads, const char *title,
-                                                         bool quiet,
+                                                         const char *device, int64_t threads,
+                                                         const char *title, bool quiet,
                                                          struct meed_score_session *session);
 void meed_score_session_close(struct meed_score_session *session); /* accepts a zeroed struct */
 /* A meed_coalition_progress_fn; user is the session. */

@@ -11,7 +11,7 @@
 #include "cli/command_line.h"
 #include "engine/param.h"
 
-enum kind { TEXT, INT32, INT64, UINT64, REAL, DURATION, SWITCH, WORD };
+enum kind { TEXT, INT32, INT64, UINT64, REAL, DURATION, SWITCH, WORD, DEVICE };
 
 struct choice {
     const char *word;
@@ -81,6 +81,8 @@ static const struct flag flags[] = {
     {"path", 0, "WORD", "auto, stack or merge (default: auto)", 4, WORD, AT(path), 0, 0, paths},
     {"guard-z", 0, "X", "standard errors below 0 that exclude (default: 2.576)", 4, REAL,
      AT(guard_z), 0, 100, NULL},
+    {"device", 0, "WORD", "of the valuation: cpu, cuda or cuda:N (default: cpu)", 4, DEVICE,
+     AT(device), 0, 0, NULL},
     {"threads", 't', "N", "of the valuation (default: all cores)", 4, INT32, AT(threads), 1, 256,
      NULL},
     {"tls-ca", 0, "FILE", "certificate authority of the federation", 5, TEXT, AT(tls_ca), 0, 0,
@@ -158,6 +160,9 @@ static enum meed_status set_flag(const struct flag *flag, const char *text,
     case TEXT:
         *(const char **)place = text;
         return MEED_OK;
+    case DEVICE:
+        *(const char **)place = text;
+        return meed_backend_check_device(text);
     case SWITCH:
         *(bool *)place = true;
         return MEED_OK;

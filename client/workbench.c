@@ -20,14 +20,16 @@ out:
 }
 
 enum meed_status meed_workbench_open(const char *model_folder, const char *data_path,
-                                     int thread_count, struct meed_workbench *bench)
+                                     const char *device, int thread_count,
+                                     struct meed_workbench *bench)
 {
     enum meed_status st = MEED_OK;
     struct meed_workbench made = {NULL, NULL, NULL, NULL};
-    MEED_TRY_OUT(load_data(model_folder, data_path, &made.dataset)); /* the likeliest to fail */
-    MEED_TRY_OUT(meed_checkpoint_open(model_folder, &made.checkpoint));
+    /* The likeliest to fail and the quickest to say so come first. */
     MEED_TRY_OUT(meed_pool_create(thread_count, &made.pool));
-    MEED_TRY_OUT(meed_backend_open_cpu(made.pool, NULL, &made.be));
+    MEED_TRY_OUT(meed_backend_open(device, made.pool, &made.be));
+    MEED_TRY_OUT(load_data(model_folder, data_path, &made.dataset));
+    MEED_TRY_OUT(meed_checkpoint_open(model_folder, &made.checkpoint));
     *bench = made;
 out:
     if (st != MEED_OK) {

@@ -22,9 +22,11 @@ struct meed_workbench {
     struct meed_dataset *dataset;
 };
 
-/* thread_count 0: all cores allowed to the process. */
+/* device as meed_backend_open knows it, NULL for the CPU; thread_count 0: all cores allowed to the
+ * process. */
 MEED_MUST_CHECK enum meed_status meed_workbench_open(const char *model_folder,
-                                                     const char *data_path, int thread_count,
+                                                     const char *data_path, const char *device,
+                                                     int thread_count,
                                                      struct meed_workbench *bench);
 void meed_workbench_close(struct meed_workbench *bench); /* accepts a zeroed struct */
 /* "f32" or "bf16"; ARG for other words. */

@@ -149,14 +149,14 @@ static enum meed_status value_cohort(void *user, const struct meed_settle_cohort
 static enum meed_status open_model(struct meed_aggregator *aggregator,
                                    const struct meed_aggregator_config *config)
 {
+    MEED_TRY(meed_pool_create(config->threads, &aggregator->pool));
+    MEED_TRY(meed_backend_open(config->device, aggregator->pool, &aggregator->be));
     MEED_TRY(meed_checkpoint_open(config->model, &aggregator->checkpoint));
     MEED_TRY(meed_tokenizer_open(config->model, &aggregator->tokenizer));
     MEED_TRY(meed_chat_open(config->model, aggregator->tokenizer, &aggregator->chat));
     MEED_TRY(meed_benchmark_load(config->benchmark, aggregator->chat,
                                  aggregator->checkpoint->config.max_positions,
                                  &aggregator->benchmark));
-    MEED_TRY(meed_pool_create(config->threads, &aggregator->pool));
-    MEED_TRY(meed_backend_open_cpu(aggregator->pool, NULL, &aggregator->be));
     aggregator->valuation = meed_valuation_defaults();
     aggregator->valuation.method = config->method;
     aggregator->valuation.rule = config->rule;

@@ -121,6 +121,7 @@ struct meed_aggregator_config {
     double guard_z;
     int32_t eval_batch_tokens; /* rows of one forward of the valuation */
     int32_t threads;           /* of the valuation; 0: one a core */
+    const char *device;        /* of the valuation, for meed_backend_open; NULL: the CPU */
 
     const char *tls_ca; /* PEM files; all three, or insecure */
     const char *tls_certificate;

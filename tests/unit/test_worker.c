@@ -437,7 +437,7 @@ static int open_model(void **state)
     }
     snprintf(path, sizeof path, "%s/data.jsonl", scratch);
     enum meed_status st = meed_file_write_atomic(path, lines, strlen(lines));
-    st = st == MEED_OK ? meed_workbench_open(model, path, 2, &bench) : st;
+    st = st == MEED_OK ? meed_workbench_open(model, path, NULL, 2, &bench) : st;
     if (st != MEED_OK) {
         print_error("%s\n", meed_last_error());
     }
