@@ -128,6 +128,9 @@ static const struct {
 } confined[] = {
     {"oneapi/", {"kernels/cpu/matmul_onednn.c"}},
     {"dnnl", {"kernels/cpu/matmul_onednn.c"}},
+    {"cublas", {"kernels/cuda/blas_cublaslt.cu"}},
+    {"cuda_", {"kernels/cuda/port.cuh"}},
+    {"dlfcn", {"kernels/cuda_plugin.c", "server/aggregate_svd.c"}},
     {"jansson",
      {"engine/model_config.c", "engine/safetensors*.c", "engine/adapter_peft.c",
       "engine/tokenizer*.c", "engine/chat*.c", "evaluation/benchmark*.c", "server/*.c",

@@ -47,7 +47,8 @@ static void count_report(void *user, const char *path, int line, const char *mes
     ++*(int *)user;
 }
 
-/* A stem may appear in one folder only (a .c and its .h share it). */
+/* A stem may appear in one folder only (a .c and its .h share it). Twins are one file for each kind
+ * of device: kernels/cpu/rope.c and kernels/cuda/rope.cu share a stem on purpose. */
 static void check_stem(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -56,6 +57,9 @@ static void check_stem(const char *path)
     stem[strcspn(stem, ".")] = '\0';
     char folder[256];
     snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+    if (strcmp(folder, "kernels/cpu") == 0 || strcmp(folder, "kernels/cuda") == 0) {
+        snprintf(folder, sizeof folder, "kernels/<device>");
+    }
     for (int i = 0; i < stem_count; i++) {
         if (strcmp(stems[i], stem) == 0) {
             if (strcmp(stem_folders[i], folder) != 0) {
