@@ -3,18 +3,19 @@
  * lora_pack is two element-wise copies, A and s·B, of every adapted module before every step: one
  * launch does both, since there are hundreds of modules and a launch costs more than their bytes.
  *
- * lora_merge sums the low-rank part first (one chain of fma over j from 0) and adds W last: the
- * update is small next to W, and adding its terms one by one would round each at W's size. A gate
- * of 0 contributes exactly nothing. The gated factor g·b stays fp32: rounded to bf16 for tensor
- * cores it would put 2⁻⁹ of the update's size on every element, for good, in a matrix that is then
- * used for every token. So the sums are plain FMA: 2·R FLOPs against 4 bytes an element, bound by
- * memory up to R of about 20 on sm_80 and by FMA above: at R 160 a 4096² matrix takes 5.4 GFLOP.
- * The planner of coalitions (engine/coalition_plan.c) merges only where that is repaid.
+ * lora_merge sums the low-rank part first and adds W last: the update is small next to W, and
+ * adding its terms one by one would round each at W's size. A gate of 0 contributes exactly
+ * nothing. Three forms, chosen by dtype and shape alone; all sum in fp32 over j in order:
  *
- *   tiled  64 rows × 128 columns a block, 4 × 8 sums a thread, factors of MERGE_DEPTH ranks at a
- *          time in shared memory (12 KB): 12 shared loads for 32 FMAs.
- *   thin   for few rows (the engine's own axpy: one row of millions, rank 1): a thread has one lane
- *          group of a row and reads A from memory. Same chain, same bits.
+ * - tensor, bf16. The gated factor g·b is fp32, and rounding it to bf16 would put 2⁻⁹ of the
+ *   update's size on every element, for good, in a matrix that is then used for every token. So it
+ *   is split into two bf16, g·b = high + low up to 2⁻¹⁷, for two products each: 4·R FLOPs and 4
+ *   bytes an element, bound by memory up to R of about 200 on sm_80. A block has 64 rows × 128
+ *   columns, a warp 32 × 32 of them, MERGE_DEPTH ranks at a time; sums go through shared memory (34
+ *   KB), so that W is read and written in whole lanes.
+ * - tiled, fp32, by FMA: the same block, 4 × 8 sums a thread, 12 shared loads for 32 FMAs, 24 KB.
+ * - thin, few rows (the engine's own axpy: one row of millions, rank 1): a thread has eight columns
+ *   of a row and reads A from memory.
  */
 #include "kernels/cuda/lanes.cuh"
 
@@ -107,10 +108,15 @@ extern "C" void meed_cuda_lora_pack(const struct meed_backend *be, const float *
 static constexpr int MERGE_THREADS = 256;
 static constexpr int MERGE_ROWS = 64;
 static constexpr int MERGE_COLS = 128;
-static constexpr int MERGE_DEPTH = 16;
+static constexpr int MERGE_DEPTH = 32;
 static constexpr int THREAD_ROWS = 4;
 static constexpr int THREAD_COLS = 8;
 static constexpr int64_t THIN_ROWS = 8;
+/* Pitches in elements: rows of a tile must fall into different banks, for ldmatrix and for lanes.
+ */
+static constexpr int FACTOR_PITCH = MERGE_DEPTH + 8;
+static constexpr int A_PITCH = MERGE_COLS + 8;
+static constexpr int SUM_PITCH = MERGE_COLS + 4;
 
 /* W and out of one dtype, the factors of one (theirs may differ: fp32 factors of a bf16 matrix). */
 template <typename T, typename F> struct merge_job {
@@ -202,6 +208,102 @@ static __global__ void __launch_bounds__(MERGE_THREADS) lora_merge_tiled_kernel(
     }
 }
 
+/* Ranks [j, j + MERGE_DEPTH) for tensor cores: g·B in two parts, A as it is. */
+static __device__ __forceinline__ void merge_stage(const merge_job<meed_bf16, meed_bf16> &job,
+                                                   int64_t row, int64_t col, int64_t j,
+                                                   meed_bf16 *high, meed_bf16 *low,
+                                                   meed_bf16 *right)
+{
+    for (int i = (int)threadIdx.x; i < MERGE_ROWS * MERGE_DEPTH; i += MERGE_THREADS) {
+        int depth = i % MERGE_DEPTH;
+        int64_t n = row + i / MERGE_DEPTH;
+        float factor = 0.0f;
+        if (n < job.rows && j + depth < job.rank) {
+            float gate = job.gates ? job.gates[j + depth] : 1.0f;
+            factor = gate * elem_get(job.b + n * job.b_stride + j + depth);
+        }
+        meed_bf16 first = meed_float_bf16(factor);
+        high[i / MERGE_DEPTH * FACTOR_PITCH + depth] = first;
+        low[i / MERGE_DEPTH * FACTOR_PITCH + depth] =
+            meed_float_bf16(factor - meed_bf16_float(first));
+    }
+    for (int i = (int)threadIdx.x * 8; i < MERGE_DEPTH * MERGE_COLS; i += MERGE_THREADS * 8) {
+        int depth = i / MERGE_COLS;
+        int64_t k = col + i % MERGE_COLS;
+        int64_t left = j + depth < job.rank ? job.cols - k : 0;
+        float v[8];
+        lanes_get(v, job.a + (j + depth) * job.a_stride + k, left, job.a_aligned, 0.0f);
+        lanes_store(right + depth * A_PITCH + i % MERGE_COLS, v);
+    }
+}
+
+/* sums[m][n] += (high + low)·A over MERGE_DEPTH ranks, for the warp's 32 rows and 32 columns. */
+static __device__ __forceinline__ void merge_product(float (&sums)[2][4][4], const meed_bf16 *high,
+                                                     const meed_bf16 *low, const meed_bf16 *right)
+{
+    int lane = (int)threadIdx.x % 32;
+    int left_at = (lane & 15) * FACTOR_PITCH + (lane >> 4) * 8;
+    int right_at = (lane & 15) * A_PITCH + (lane >> 4) * 8;
+#pragma unroll
+    for (int k = 0; k < MERGE_DEPTH; k += 16) {
+        uint32_t b[2][4];
+        meed_ldmatrix_x4_trans(b[0], right + k * A_PITCH + right_at);
+        meed_ldmatrix_x4_trans(b[1], right + k * A_PITCH + 16 + right_at);
+#pragma unroll
+        for (int part = 0; part < 2; part++) {
+#pragma unroll
+            for (int m = 0; m < 2; m++) {
+                uint32_t a[4];
+                meed_ldmatrix_x4(a, (part ? low : high) + m * 16 * FACTOR_PITCH + k + left_at);
+#pragma unroll
+                for (int n = 0; n < 4; n++) {
+                    meed_mma_bf16_16816(sums[m][n], a, &b[n / 2][n % 2 * 2]);
+                }
+            }
+        }
+    }
+}
+
+static __global__ void __launch_bounds__(MERGE_THREADS)
+    lora_merge_tensor_kernel(merge_job<meed_bf16, meed_bf16> job)
+{
+    MEED_DYN_SHARED(float, shared);
+    meed_bf16 *high = (meed_bf16 *)shared;
+    meed_bf16 *low = high + MERGE_ROWS * FACTOR_PITCH;
+    meed_bf16 *right = low + MERGE_ROWS * FACTOR_PITCH;
+    int64_t tiles = (job.cols + MERGE_COLS - 1) / MERGE_COLS;
+    int64_t row = blockIdx.x / tiles * MERGE_ROWS;
+    int64_t col = blockIdx.x % tiles * MERGE_COLS;
+    int warp_row = (int)threadIdx.x / 128 * 32;
+    int warp_col = (int)threadIdx.x / 32 % 4 * 32;
+    float sums[2][4][4] = {};
+    for (int64_t j = 0; j < job.rank; j += MERGE_DEPTH) {
+        merge_stage(job, row, col, j, high, low, right);
+        __syncthreads();
+        merge_product(sums, high + warp_row * FACTOR_PITCH, low + warp_row * FACTOR_PITCH,
+                      right + warp_col);
+        __syncthreads();
+    }
+    int lane = (int)threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 2 * 4 * 2; i++) {
+        int r = warp_row + i / 8 * 16 + i % 2 * 8 + lane / 4;
+        int c = warp_col + i / 2 % 4 * 8 + lane % 4 * 2;
+        shared[r * SUM_PITCH + c] = sums[i / 8][i / 2 % 4][i % 2 * 2];
+        shared[r * SUM_PITCH + c + 1] = sums[i / 8][i / 2 % 4][i % 2 * 2 + 1];
+    }
+    __syncthreads();
+    for (int i = (int)threadIdx.x * 8; i < MERGE_ROWS * MERGE_COLS; i += MERGE_THREADS * 8) {
+        int r = i / MERGE_COLS;
+        int c = i % MERGE_COLS;
+        if (row + r < job.rows && col + c < job.cols) {
+            float v[8];
+            lanes_get(v, shared + r * SUM_PITCH + c, 8, true, 0.0f);
+            merge_store(job, row + r, col + c, v);
+        }
+    }
+}
+
 template <typename T, typename F>
 static __global__ void __launch_bounds__(MERGE_THREADS) lora_merge_thin_kernel(merge_job<T, F> job)
 {
@@ -252,12 +354,17 @@ static void merge_launch(const struct meed_backend *be, struct meed_mat w, struc
              : (w.rows + MERGE_ROWS - 1) / MERGE_ROWS * ((w.cols + MERGE_COLS - 1) / MERGE_COLS);
     MEED_ASSERT(blocks <= INT32_MAX);
     dim3 grid((unsigned)blocks);
+    dim3 block(MERGE_THREADS);
+    cudaStream_t stream = meed_cuda_stream(be);
     if (thin) {
-        MEED_LAUNCH((lora_merge_thin_kernel<T, F>), grid, dim3(MERGE_THREADS), 0,
-                    meed_cuda_stream(be), job);
+        MEED_LAUNCH((lora_merge_thin_kernel<T, F>), grid, block, 0, stream, job);
+    } else if constexpr (sizeof(T) == 2 && sizeof(F) == 2) {
+        constexpr size_t BYTES = (size_t)MERGE_ROWS * SUM_PITCH * sizeof(float);
+        static_assert(BYTES >= (2 * MERGE_ROWS * FACTOR_PITCH + MERGE_DEPTH * A_PITCH) * 2,
+                      "tiles");
+        MEED_LAUNCH((lora_merge_tensor_kernel), grid, block, BYTES, stream, job);
     } else {
-        MEED_LAUNCH((lora_merge_tiled_kernel<T, F>), grid, dim3(MERGE_THREADS), 0,
-                    meed_cuda_stream(be), job);
+        MEED_LAUNCH((lora_merge_tiled_kernel<T, F>), grid, block, 0, stream, job);
     }
     meed_cuda_check(be, cudaGetLastError(), "lora_merge");
 }
