@@ -44,7 +44,6 @@ template <typename T> struct meed_port_self {
 /* Makes `float[32][33]` a type that a declaration may begin with. */
 template <typename T> using meed_port_same = typename meed_port_self<T>::type;
 #define MEED_PORT_NAME(...) __VA_ARGS__
-#define MEED_LAUNCH(kernel, ...) meed_port_launch(MEED_PORT_NAME kernel, __VA_ARGS__)
 
 static __device__ __forceinline__ void meed_unpack_bf16x2(uint32_t pair, float *lo, float *hi)
 {
@@ -58,6 +57,7 @@ static __device__ __forceinline__ float meed_bf16_float(uint16_t value)
 
 #ifndef MEED_EMU
 
+#define MEED_LAUNCH(kernel, ...) meed_port_launch(MEED_PORT_NAME kernel, __VA_ARGS__)
 #define MEED_SHARED(type, name) __shared__ meed_port_same<type> name
 #define MEED_DYN_SHARED(T, pointer)                                                                \
     extern __shared__ __align__(16) unsigned char meed_port_dynamic[];                             \

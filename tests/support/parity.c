@@ -4,10 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "base/threads.h"
-
-enum { SECOND_THREADS = 3 };
-static const char *const isas[] = {"avx512", "avx2", "generic"};
 
 static struct parity_block *block_add(struct parity *p, void *memory, bool device)
 {
@@ -207,7 +203,7 @@ void parity_release(struct parity *p)
     p->block_count = 0;
 }
 
-static void case_run(parity_case_fn body, const struct meed_backend *be, struct meed_buf *record)
+void parity_case_run(parity_case_fn body, const struct meed_backend *be, struct meed_buf *record)
 {
     struct parity *p = calloc(1, sizeof *p);
     assert_non_null(p);
@@ -218,36 +214,4 @@ static void case_run(parity_case_fn body, const struct meed_backend *be, struct 
     parity_release(p);
     *record = p->record;
     free(p);
-}
-
-void parity_run_everywhere(parity_case_fn body, const char *op)
-{
-    int ran = 0;
-    int64_t before = close_count();
-    struct meed_pool *pool = NULL;
-    assert_int_equal(meed_pool_create(SECOND_THREADS, &pool), MEED_OK);
-    for (size_t i = 0; i < MEED_COUNT(isas); i++) {
-        struct meed_backend *alone = NULL;
-        struct meed_backend *pooled = NULL;
-        if (meed_backend_open_cpu(NULL, isas[i], &alone) != MEED_OK) {
-            printf("parity: %s skipped on %s: %s\n", op, isas[i], meed_last_error());
-            continue;
-        }
-        assert_int_equal(meed_backend_open_cpu(pool, isas[i], &pooled), MEED_OK);
-        struct meed_buf one;
-        struct meed_buf many;
-        case_run(body, alone, &one);
-        case_run(body, pooled, &many);
-        assert_int_equal(one.size, many.size);
-        parity_same("one thread and three", one.data, many.data, one.size);
-        meed_buf_clear(&one);
-        meed_buf_clear(&many);
-        meed_backend_close(alone);
-        meed_backend_close(pooled);
-        ran++;
-    }
-    meed_pool_destroy(pool);
-    printf("parity: %s: %d instruction sets x 2 thread counts, %lld comparisons\n", op, ran,
-           (long long)(close_count() - before));
-    assert_true(ran > 0);
 }

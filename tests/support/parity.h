@@ -44,6 +44,8 @@ struct parity {
 
 typedef void (*parity_case_fn)(struct parity *p);
 void parity_run_everywhere(parity_case_fn body, const char *op);
+/* Runs a case on one backend; `record` takes what it handed to parity_record. */
+void parity_case_run(parity_case_fn body, const struct meed_backend *be, struct meed_buf *record);
 
 /* A matrix on the device with random values in (−scale, scale), stride = cols + pad. */
 struct meed_mat parity_mat(struct parity *p, int64_t rows, int64_t cols, int64_t pad,
