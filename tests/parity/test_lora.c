@@ -120,7 +120,7 @@ static void parity_case_lora_pack(struct parity *p)
             enum meed_dtype t = (enum meed_dtype)dtype;
             struct meed_mat a = parity_mat(p, s->r, s->k, 0, MEED_DTYPE_F32, 1.0);
             struct meed_mat b = parity_mat(p, s->m, s->r, 0, MEED_DTYPE_F32, 1.0);
-            struct meed_mat a_rows = parity_mat(p, s->r, s->k, 3, t, 1.0);
+            struct meed_mat a_rows = parity_mat(p, s->r, s->k, s->k % 8 ? 3 : 8, t, 1.0);
             struct meed_mat tail = parity_mat(p, s->m, s->r, s->k, t, 1.0);
             double *scaled = parity_values(p, b);
             for (int64_t j = 0; j < s->m * s->r; j++) {
@@ -265,8 +265,8 @@ static void parity_case_lora_merge(struct parity *p)
             enum meed_dtype t = (enum meed_dtype)dtype;
             struct meed_mat w = parity_mat(p, s->m, s->k, s->r, t, 1.0);
             struct meed_mat b = parity_mat(p, s->m, s->r, 1, t, 1.0);
-            struct meed_mat a = parity_mat(p, s->r, s->k, 2, t, 1.0);
-            struct meed_mat out = parity_mat(p, s->m, s->k, 3, t, 1.0);
+            struct meed_mat a = parity_mat(p, s->r, s->k, s->k % 8 ? 2 : 8, t, 1.0);
+            struct meed_mat out = parity_mat(p, s->m, s->k, s->k % 8 ? 3 : 8, t, 1.0);
             float *gates = parity_floats(p, s->r, 1.0);
             const double *g = parity_from_floats(p, gates, s->r);
             double *want = parity_values(p, w);

@@ -150,7 +150,8 @@ static void heads_shape(struct parity *p, int64_t rows, int64_t heads, int64_t s
                         enum meed_dtype dtype, bool backward)
 {
     int64_t cols = heads * size;
-    struct meed_mat x = parity_mat(p, rows, cols, 3, dtype, 2.0);
+    int64_t pad = size % 8 == 0 ? 8 : 3; /* rows at multiples of 16 bytes, and at none */
+    struct meed_mat x = parity_mat(p, rows, cols, pad, dtype, 2.0);
     const double *values = parity_values(p, x);
     float *w = parity_floats(p, size, 2.0);
     float *rstd = parity_floats(p, rows * heads + 1, 1.0);

@@ -11,7 +11,8 @@
 static void shape_case(struct parity *p, int64_t rows, int64_t vocabulary, enum meed_dtype dtype,
                        double scale)
 {
-    struct meed_mat logits = parity_mat(p, rows, vocabulary, 3, dtype, scale);
+    int64_t pad = vocabulary % 8 == 0 ? 8 : 3; /* rows at multiples of 16 bytes, and at none */
+    struct meed_mat logits = parity_mat(p, rows, vocabulary, pad, dtype, scale);
     int32_t targets_host[64];
     for (int64_t m = 0; m < rows; m++) {
         targets_host[m] = m % 5 == 3 ? -1 : (int32_t)((m * 37) % vocabulary);
@@ -63,7 +64,7 @@ static void shape_case(struct parity *p, int64_t rows, int64_t vocabulary, enum 
 
 static void parity_case_xent(struct parity *p)
 {
-    static const int64_t vocabularies[] = {1, 2, 17, 1000, 1024, 5003};
+    static const int64_t vocabularies[] = {1, 2, 17, 1000, 1024, 5003, 8200};
     for (size_t i = 0; i < MEED_COUNT(vocabularies); i++) {
         for (int dtype = 0; dtype < 2; dtype++) {
             shape_case(p, 0, vocabularies[i], (enum meed_dtype)dtype, 1.0);
