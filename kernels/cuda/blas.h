@@ -19,7 +19,8 @@ struct meed_cuda_blas;
 MEED_MUST_CHECK enum meed_status meed_cuda_blas_create(struct meed_cuda_blas **blas);
 void meed_cuda_blas_destroy(struct meed_cuda_blas *blas); /* accepts NULL */
 /* C (+)= A·op(B) on `stream`, the contract of meed_op_matmul_fn. Shapes are checked by the caller;
- * M, N and K are at least 1. Any strides and any alignment of whole elements. */
+ * M, N and K are at least 1. UNSUPPORTED where there is no kernel for these strides and alignments
+ * that keeps the laws; nothing is written then, and the answer does not depend on M. */
 MEED_MUST_CHECK enum meed_status
 meed_cuda_blas_matmul(struct meed_cuda_blas *blas, cudaStream_t stream, enum meed_matmul_kind kind,
                       struct meed_mat a, struct meed_mat b, bool accumulate, struct meed_mat c);

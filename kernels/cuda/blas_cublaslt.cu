@@ -47,6 +47,7 @@ struct plan_key {
 
 struct plan {
     bool made;
+    bool usable; /* there is an algorithm that keeps the laws */
     struct plan_key key;
     cublasLtMatmulAlgo_t algorithm;
 };
@@ -175,6 +176,7 @@ static bool walks_alone(const cublasLtMatmulHeuristicResult_t *found)
            scheme == CUBLASLT_REDUCTION_SCHEME_NONE && splits <= 1;
 }
 
+/* Leaves the plan unusable where no candidate will do. */
 static enum meed_status plan_make(struct meed_cuda_blas *blas, const struct plan_key *key,
                                   struct meed_mat a, struct meed_mat b, struct meed_mat c,
                                   struct plan *plan)
@@ -185,25 +187,20 @@ static enum meed_status plan_make(struct meed_cuda_blas *blas, const struct plan
     int count = 0;
     MEED_TRY(request_fill(&request, (enum meed_matmul_kind)key->kind, a, b, c, REFERENCE_ROWS));
     MEED_TRY(preference_fill(&preference, key));
-    MEED_TRY(
-        blas_status(cublasLtMatmulAlgoGetHeuristic(blas->handle, &request.product, &request.weight,
-                                                   &request.rows, &request.result, &request.result,
-                                                   &preference, CANDIDATES, found, &count),
-                    "choice of an algorithm"));
-    for (int i = 0; i < count; i++) {
-        if (walks_alone(&found[i])) {
-            plan->key = *key;
-            plan->algorithm = found[i].algo;
-            plan->made = true;
-            return MEED_OK;
-        }
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+        blas->handle, &request.product, &request.weight, &request.rows, &request.result,
+        &request.result, &preference, CANDIDATES, found, &count);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) {
+        MEED_TRY(blas_status(status, "choice of an algorithm"));
     }
-    return MEED_FAIL(MEED_UNSUPPORTED,
-                     "matmul: cuBLASLt has no algorithm without a split of K for N %lld, K %lld, "
-                     "%s to %s",
-                     (long long)key->n, (long long)key->k,
-                     meed_dtype_name((enum meed_dtype)key->in),
-                     meed_dtype_name((enum meed_dtype)key->out));
+    plan->usable = false;
+    for (int i = 0; i < count && !plan->usable; i++) {
+        plan->usable = walks_alone(&found[i]);
+        plan->algorithm = found[i].algo;
+    }
+    plan->key = *key;
+    plan->made = true;
+    return MEED_OK;
 }
 
 static enum meed_status plan_find(struct meed_cuda_blas *blas, enum meed_matmul_kind kind,
@@ -243,6 +240,9 @@ enum meed_status meed_cuda_blas_matmul(struct meed_cuda_blas *blas, cudaStream_t
     const struct plan *plan = NULL;
     struct request request;
     MEED_TRY(plan_find(blas, kind, a, b, c, &plan));
+    if (!plan->usable) {
+        return MEED_UNSUPPORTED;
+    }
     MEED_TRY(request_fill(&request, kind, a, b, c, (uint64_t)a.rows));
     float one = 1.0f;
     float beta = accumulate ? 1.0f : 0.0f;
