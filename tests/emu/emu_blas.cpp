@@ -4,6 +4,7 @@
  * callers holds here too: fp32 sums in one fixed order per element, rounded once, the same for any
  * number of rows.
  */
+#include <stdlib.h>
 #include "tests/emu/emu_engine.h"
 #include "kernels/cuda/blas.h"
 
@@ -29,6 +30,27 @@ static float element(const struct meed_mat *mat, int64_t at)
                                         : meed_bf16_to_f32(((const meed_bf16 *)mat->data)[at]);
 }
 
+static void element_put(const struct meed_mat *mat, int64_t at, float value)
+{
+    if (mat->dtype == MEED_DTYPE_F32) {
+        ((float *)mat->data)[at] = value;
+    } else {
+        ((meed_bf16 *)mat->data)[at] = meed_bf16_from_f32(value);
+    }
+}
+
+/* sums[n] += Σ_k row[k]·weight[k, n]: a chain over k for each element, whatever the loop order. */
+static void row_product(float *MEED_RESTRICT sums, const float *MEED_RESTRICT weight,
+                        const struct meed_mat *a, int64_t m, int64_t n_count)
+{
+    for (int64_t k = 0; k < a->cols; k++) {
+        float x = element(a, m * a->stride + k);
+        for (int64_t n = 0; n < n_count; n++) {
+            sums[n] = __builtin_fmaf(x, weight[k * n_count + n], sums[n]);
+        }
+    }
+}
+
 enum meed_status meed_cuda_blas_matmul(struct meed_cuda_blas *blas, cudaStream_t stream,
                                        enum meed_matmul_kind kind, struct meed_mat a,
                                        struct meed_mat b, bool accumulate, struct meed_mat c)
@@ -37,21 +59,24 @@ enum meed_status meed_cuda_blas_matmul(struct meed_cuda_blas *blas, cudaStream_t
     (void)stream;
     int64_t k_step = kind == MEED_MATMUL_NT ? 1 : b.stride;
     int64_t n_step = kind == MEED_MATMUL_NT ? b.stride : 1;
+    float *weight = (float *)malloc((size_t)(a.cols * c.cols + c.cols) * sizeof(float));
+    if (!weight) {
+        return MEED_FAIL(MEED_NOMEM, "no memory for a product of the emulator");
+    }
+    float *sums = weight + a.cols * c.cols;
+    for (int64_t i = 0; i < a.cols * c.cols; i++) {
+        weight[i] = element(&b, i / c.cols * k_step + i % c.cols * n_step);
+    }
     for (int64_t m = 0; m < c.rows; m++) {
         for (int64_t n = 0; n < c.cols; n++) {
+            sums[n] = 0.0f;
+        }
+        row_product(sums, weight, &a, m, c.cols);
+        for (int64_t n = 0; n < c.cols; n++) {
             int64_t at = m * c.stride + n;
-            float sum = 0.0f;
-            for (int64_t k = 0; k < a.cols; k++) {
-                sum =
-                    fmaf(element(&a, m * a.stride + k), element(&b, k * k_step + n * n_step), sum);
-            }
-            sum += accumulate ? element(&c, at) : 0.0f;
-            if (c.dtype == MEED_DTYPE_F32) {
-                ((float *)c.data)[at] = sum;
-            } else {
-                ((meed_bf16 *)c.data)[at] = meed_bf16_from_f32(sum);
-            }
+            element_put(&c, at, accumulate ? sums[n] + element(&c, at) : sums[n]);
         }
     }
+    free(weight);
     return MEED_OK;
 }

@@ -5,10 +5,12 @@
  * fibre, or one that was woken; where there is neither, nothing in this block can ever run again,
  * and the report of who waits where is the most useful message of the emulator.
  *
- * Under TSan every thread has a fibre of its own, and thread i of the b-th block runs on fibre
- * (i + b) mod (n + 1): threads that shared a stack or a clock would look ordered. Start and end of
- * a launch are two objects, the end is acquired once, after the last block: with one object, each
- * block would follow the one before it, and no race between blocks would ever be seen.
+ * Under TSan every thread has a fibre of its own. A fibre keeps its clock, and a barrier joins the
+ * clocks of a block, so a block that ran on another's fibres would look ordered behind all of it:
+ * blocks take turns on two sets, and a race between neighbours, in the order in which they run, is
+ * seen. Within a set of n + 1, thread i of block b runs on fibre (i + b) mod (n + 1), for kernels
+ * without a barrier. Start and end of a launch are two objects, the end is acquired once, after the
+ * last block: with one object, each block would follow the one before it.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,6 +23,8 @@ dim3 gridDim;
 struct meed_emu_count emu_count;
 
 static constexpr bool OWN_FIBRE = MEED_EMU_CHECKER == 2;
+static constexpr int SETS = OWN_FIBRE ? 2 : 1;
+static_assert(SETS * (EMU_THREADS_MAX + 1) <= EMU_FIBRES_MAX, "every set may hold a largest block");
 static constexpr int NOBODY = -1;
 
 enum stage { UNSTARTED, READY, RUNNING, WAITING, EXITED };
@@ -50,9 +54,9 @@ static struct {
     int ready_first;
     int ready_count;
     /* Fibres between two threads, and the thread each is to run next. */
-    int idle[EMU_THREADS_MAX + 1];
+    int idle[EMU_FIBRES_MAX];
     int idle_count;
-    int assigned[EMU_THREADS_MAX + 1];
+    int assigned[EMU_FIBRES_MAX];
     struct {
         meed_emu_place place;
         int came;
@@ -196,12 +200,17 @@ static int thread_choose(void)
     return block.ready_count > 0 ? ready_take() : NOBODY;
 }
 
+static int own_fibre(int thread)
+{
+    int64_t size = block.count + 1;
+    return (int)(block.ordinal % SETS * size + (thread + block.ordinal) % size);
+}
+
 static int fibre_of(int thread)
 {
     struct thread *chosen = &block.threads[thread];
     if (chosen->stage == UNSTARTED) {
-        chosen->fibre = OWN_FIBRE ? (int)((thread + block.ordinal) % (block.count + 1))
-                                  : block.idle[--block.idle_count];
+        chosen->fibre = OWN_FIBRE ? own_fibre(thread) : block.idle[--block.idle_count];
         block.assigned[chosen->fibre] = thread;
     }
     return chosen->fibre;
@@ -402,7 +411,7 @@ bool emu_blocks_run(const struct meed_emu_launch *launch, void (*body)(const voi
     blockDim = launch->block;
     gridDim = launch->grid;
     indices_set(launch->block);
-    emu_fibres_reserve(block.count + 1);
+    emu_fibres_reserve(SETS * (block.count + 1));
     blocks_run((int64_t)launch->grid.x * launch->grid.y * launch->grid.z);
     emu_count.launches++;
     if (block.failed) {

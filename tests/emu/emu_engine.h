@@ -35,7 +35,7 @@ enum {
 
 /* --- fibres (fibre.cpp) ---------------------------------------------------------------------- */
 
-enum { EMU_HOST = -1 };
+enum { EMU_HOST = -1, EMU_FIBRES_MAX = 2 * (EMU_THREADS_MAX + 1) };
 /* Makes fibres [0, count) exist and ready to enter emu_fibre_main. */
 void emu_fibres_reserve(int count);
 /* All fibres begin anew: after a failure left some inside a kernel. */

@@ -25,7 +25,6 @@ static constexpr size_t STACK_BYTES = (MEED_EMU_CHECKER ? 512 : 128) << 10;
 static constexpr size_t GUARD_BYTES = 64 << 10;
 /* Above the first frame; a multiple of 16, and 8. */
 static constexpr size_t STACK_HEAD = 72;
-static constexpr int FIBRES_MAX = EMU_THREADS_MAX + 1;
 
 struct emu_fibre {
     void *sp;
@@ -37,7 +36,7 @@ struct emu_fibre {
     ucontext_t context;
 #endif
 };
-static struct emu_fibre fibres[FIBRES_MAX];
+static struct emu_fibre fibres[EMU_FIBRES_MAX];
 static struct emu_fibre host;
 static int made;
 static int now = EMU_HOST;
