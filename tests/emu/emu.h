@@ -43,5 +43,8 @@ struct meed_emu_count {
 /* Since the program began. */
 struct meed_emu_count meed_emu_counted(void);
 
+/* From now on the emulated cuBLASLt has no kernel for any product, until told otherwise. */
+void meed_emu_products_refuse(bool refuse);
+
 MEED_END_C
 #endif

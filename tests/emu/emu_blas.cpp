@@ -5,6 +5,7 @@
  * number of rows.
  */
 #include <stdlib.h>
+#include "tests/emu/emu.h"
 #include "tests/emu/emu_engine.h"
 #include "kernels/cuda/blas.h"
 
@@ -12,6 +13,12 @@ struct meed_cuda_blas {
     char nothing;
 };
 static struct meed_cuda_blas only;
+static bool refusing;
+
+void meed_emu_products_refuse(bool refuse)
+{
+    refusing = refuse;
+}
 
 enum meed_status meed_cuda_blas_create(struct meed_cuda_blas **blas)
 {
@@ -57,6 +64,9 @@ enum meed_status meed_cuda_blas_matmul(struct meed_cuda_blas *blas, cudaStream_t
 {
     (void)blas;
     (void)stream;
+    if (refusing) {
+        return MEED_UNSUPPORTED;
+    }
     int64_t k_step = kind == MEED_MATMUL_NT ? 1 : b.stride;
     int64_t n_step = kind == MEED_MATMUL_NT ? b.stride : 1;
     float *weight = (float *)malloc((size_t)(a.cols * c.cols + c.cols) * sizeof(float));
