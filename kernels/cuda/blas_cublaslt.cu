@@ -22,7 +22,7 @@
  *
  * Limit: one plan for all M means that decoding at M = 1 runs a tile made for many rows and leaves
  * multiprocessors idle where N is small. A second class of kernels for small M would need the proof
- * that both walk K alike.
+ * that both walk K alike. What refusing all workspace costs is not measured either.
  */
 #include "kernels/cuda/blas.h"
 
@@ -160,19 +160,18 @@ static enum meed_status preference_fill(cublasLtMatmulPreferenceOpaque_t *prefer
     return MEED_OK;
 }
 
-/* True where one block walks the whole of K for an element. */
+/* True where one block walks the whole of K for an element. The preference has asked for that; an
+ * attribute that an algorithm does not have (the call fails then) cannot say otherwise. */
 static bool walks_alone(const cublasLtMatmulHeuristicResult_t *found)
 {
-    uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_MASK;
-    int32_t splits = 0;
+    uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_NONE;
+    int32_t splits = 1;
     size_t written = 0;
-    bool known =
-        cublasLtMatmulAlgoConfigGetAttribute(&found->algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
-                                             &scheme, sizeof scheme,
-                                             &written) == CUBLAS_STATUS_SUCCESS &&
-        cublasLtMatmulAlgoConfigGetAttribute(&found->algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits,
-                                             sizeof splits, &written) == CUBLAS_STATUS_SUCCESS;
-    return known && found->state == CUBLAS_STATUS_SUCCESS && found->workspaceSize == 0 &&
+    (void)cublasLtMatmulAlgoConfigGetAttribute(&found->algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
+                                               &scheme, sizeof scheme, &written);
+    (void)cublasLtMatmulAlgoConfigGetAttribute(&found->algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM,
+                                               &splits, sizeof splits, &written);
+    return found->state == CUBLAS_STATUS_SUCCESS && found->workspaceSize == 0 &&
            scheme == CUBLASLT_REDUCTION_SCHEME_NONE && splits <= 1;
 }
 
