@@ -132,8 +132,8 @@ template <typename T> struct tail_job {
     const int32_t *gate_of_row;
     struct tail_mask mask;
     int64_t x_stride;
-    int64_t a_stride;
     int64_t rows;
+    int32_t a_stride; /* R·stride of A fits 31 bits */
     int32_t k;
     int32_t r;    /* 0: no tail */
     bool aligned; /* rows of x and A start at multiples of 16 bytes, and K is whole lane groups */
@@ -151,7 +151,8 @@ static tail_job<T> tail_job_make(struct meed_mat x, int64_t k, const struct meed
     if (job.r > 0) {
         MEED_ASSERT(tail->a.cols == k && tail->a.dtype == x.dtype && x.cols == k + job.r);
         job.a = (const T *)tail->a.data;
-        job.a_stride = tail->a.stride;
+        MEED_ASSERT((job.r + 64) * tail->a.stride <= INT32_MAX);
+        job.a_stride = (int32_t)tail->a.stride;
         job.gates = tail->gates;
         job.gate_of_row = tail->gate_of_row;
         job.mask = tail_mask_make(tail);
@@ -181,25 +182,22 @@ template <int NT> static constexpr int TAIL_PITCH = 8 * NT + 8;
 template <typename T, int NT>
 static constexpr int TAIL_SHARED = sizeof(T) == 2 ? TAIL_WARPS *TAIL_ROWS *TAIL_PITCH<NT> : 1;
 
-/* Eight bf16 from `at`, of which `count` are real. */
+/* Eight bf16 from `at`, of which `count` are real. The unaligned form is a loop on purpose:
+ * unrolled, its loads would take the registers that the accumulators need. */
 template <bool ALIGNED>
 static __device__ __forceinline__ uint4 tail_octet(const meed_bf16 *at, int32_t count)
 {
-    uint4 raw = make_uint4(0, 0, 0, 0);
     if constexpr (ALIGNED) {
-        if (count > 0) {
-            raw = *(const uint4 *)at;
-        }
-    } else {
-        uint32_t half[8];
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            half[i] = i < count ? at[i] : 0;
-        }
-        raw = make_uint4(half[0] | half[1] << 16, half[2] | half[3] << 16, half[4] | half[5] << 16,
-                         half[6] | half[7] << 16);
+        return count > 0 ? *(const uint4 *)at : make_uint4(0, 0, 0, 0);
     }
-    return raw;
+    uint64_t low = 0;
+    uint64_t high = 0;
+#pragma unroll 1
+    for (int i = 0; i < 4; i++) {
+        low = low >> 16 | (uint64_t)(i < count ? at[i] : 0) << 48;
+        high = high >> 16 | (uint64_t)(i + 4 < count ? at[i + 4] : 0) << 48;
+    }
+    return make_uint4((uint32_t)low, (uint32_t)(low >> 32), (uint32_t)high, (uint32_t)(high >> 32));
 }
 
 /* sums += 16 rows × 32 columns from k of x, times the same columns of 8·NT rows of A. */
@@ -223,11 +221,11 @@ static __device__ __forceinline__ void tail_step(float (&sums)[NT][4],
     }
     uint32_t first[4] = {x[0].x, x[1].x, x[0].y, x[1].y};
     uint32_t second[4] = {x[0].z, x[1].z, x[0].w, x[1].w};
-    const meed_bf16 *a = job.a + (rank + lane / 4) * job.a_stride + col;
+    int32_t a_at = (rank + lane / 4) * job.a_stride + col;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         bool real = rank + 8 * n + lane / 4 < job.r;
-        uint4 raw = tail_octet<ALIGNED>(a + 8 * n * job.a_stride, real ? count : 0);
+        uint4 raw = tail_octet<ALIGNED>(job.a + (a_at + 8 * n * job.a_stride), real ? count : 0);
         uint32_t low[2] = {raw.x, raw.y};
         uint32_t high[2] = {raw.z, raw.w};
         meed_mma_bf16_16816(sums[n], first, low);
