@@ -42,7 +42,7 @@ test-tsan: ## server, transport and worker threads under ThreadSanitizer
 fuzz: packages ## every decoder under libFuzzer, a minute each (clang)
 	@sh tests/fuzz/run.sh
 
-bench: build ## measure this machine: kernels, train, coalitions, codec, rpc
+bench: build ## measure this machine: kernels, lora, train, coalitions, generate, codec, rpc
 	@bench/run all
 
 format: ## clang-format every source

@@ -8,12 +8,11 @@
 
 static const struct {
     const char *name;
-    enum meed_status (*run)(int threads);
+    enum meed_status (*run)(struct meed_bench_machine *machine);
 } suites[] = {
-    {"kernels", meed_suite_kernels},
-    {"train", meed_suite_train},
-    {"coalitions", meed_suite_coalitions},
-    {"codec", meed_suite_codec},
+    {"kernels", meed_suite_kernels},   {"lora", meed_suite_lora},
+    {"train", meed_suite_train},       {"coalitions", meed_suite_coalitions},
+    {"generate", meed_suite_generate}, {"codec", meed_suite_codec},
     {"rpc", meed_suite_rpc},
 };
 
@@ -22,9 +21,16 @@ static enum meed_status run(int argc, char **argv)
     int64_t threads = 2;
     const char *json = NULL;
     const char *wanted = "all";
+    const char *device = "cpu";
+    struct meed_bench_machine machine = {.be = NULL};
+    enum meed_status st = MEED_OK;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
             MEED_TRY(meed_parse_i64("--threads", argv[++i], 1, 256, &threads));
+        } else if (strcmp(argv[i], "--smoke") == 0) {
+            machine.smoke = true;
+        } else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc) {
+            device = argv[++i];
         } else if (strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
             json = argv[++i];
         } else {
@@ -32,17 +38,24 @@ static enum meed_status run(int argc, char **argv)
         }
     }
     bool found = false;
+    MEED_TRY_OUT(meed_bench_machine_open(device, (int)threads, &machine));
     for (size_t i = 0; i < MEED_COUNT(suites); i++) {
         if (strcmp(wanted, "all") == 0 || strcmp(wanted, suites[i].name) == 0) {
             found = true;
-            MEED_TRY(suites[i].run((int)threads));
+            MEED_TRY_OUT(suites[i].run(&machine));
         }
     }
     if (!found) {
-        return MEED_FAIL(MEED_ARG,
-                         "no suite \"%.32s\": kernels, train, coalitions, codec, rpc, all", wanted);
+        st = MEED_FAIL(MEED_ARG,
+                       "no suite \"%.32s\": kernels, lora, train, coalitions, generate, codec, "
+                       "rpc, all",
+                       wanted);
+    } else if (json) {
+        st = meed_bench_write_json(json, machine.be->name);
     }
-    return json ? meed_bench_write_json(json) : MEED_OK;
+out:
+    meed_bench_machine_close(&machine);
+    return st;
 }
 
 int main(int argc, char **argv)

@@ -86,6 +86,24 @@ void meed_bench_row(const char *suite, const char *name, double value, const cha
                                           "verdict", verdict));
 }
 
+void meed_bench_floor_row(const char *suite, const char *name, double seconds, double flops,
+                          double bytes, double floor_s)
+{
+    bool by_bytes = bytes / seconds > 0 && flops / bytes < 8; /* what a reader wants to see */
+    double rate = by_bytes ? 1e-9 * bytes / seconds : 1e-12 * flops / seconds;
+    const char *unit = by_bytes ? "GB/s" : "TFLOP/s";
+    printf("  %-28s %10.1f us %10.4g %-8s %5.0f %% of the floor's rate\n", name, 1e6 * seconds,
+           rate, unit, 100 * floor_s / seconds);
+    fflush(stdout);
+    if (!rows) {
+        rows = json_array();
+    }
+    json_array_append_new(rows,
+                          json_pack("{s:s, s:s, s:f, s:s, s:f, s:f, s:f}", "suite", suite, "name",
+                                    name, "value", 1e6 * seconds, "unit", "us", "flops", flops,
+                                    "bytes", bytes, "floor", floor_s / seconds));
+}
+
 static void read_line(const char *command, char *text, size_t text_bytes)
 {
     text[0] = '\0';
@@ -98,7 +116,7 @@ static void read_line(const char *command, char *text, size_t text_bytes)
     }
 }
 
-enum meed_status meed_bench_write_json(const char *path)
+enum meed_status meed_bench_write_json(const char *path, const char *device)
 {
     char processor[256];
     char commit[64];
@@ -107,8 +125,9 @@ enum meed_status meed_bench_write_json(const char *path)
               sizeof processor);
     read_line("git rev-parse --short HEAD 2>/dev/null", commit, sizeof commit);
     meed_clock_format_utc(meed_clock_wall_ms(), date);
-    json_t *report = json_pack("{s:i, s:s, s:s, s:s, s:O}", "schema", 1, "processor", processor,
-                               "commit", commit, "date", date, "rows", rows ? rows : json_array());
+    json_t *report =
+        json_pack("{s:i, s:s, s:s, s:s, s:s, s:O}", "schema", 1, "processor", processor, "device",
+                  device, "commit", commit, "date", date, "rows", rows ? rows : json_array());
     int failed = json_dump_file(report, path, JSON_INDENT(2));
     json_decref(report);
     return failed ? MEED_FAIL(MEED_IO, "cannot write %s", path) : MEED_OK;

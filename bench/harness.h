@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 #include "base/status.h"
+#include "bench/machine.h"
 
 enum { MEED_BENCH_MAX_CONTESTANTS = 8, MEED_BENCH_MAX_TURNS = 101 };
 
@@ -41,14 +42,22 @@ void meed_bench_row(const char *suite, const char *name, double value, const cha
                     double limit, char better);
 /* Prints the heading of a suite's table. */
 void meed_bench_heading(const char *suite, const char *sentence);
-/* Writes all rows so far, with machine, processor, commit and date, as JSON. */
-MEED_MUST_CHECK enum meed_status meed_bench_write_json(const char *path);
+/* Writes all rows so far, with processor, device (the backend's name), commit and date, as JSON. */
+MEED_MUST_CHECK enum meed_status meed_bench_write_json(const char *path, const char *device);
 
-/* The suites: each prints its rows; FAILs if a checked result is wrong. threads: workers used. */
-enum meed_status meed_suite_kernels(int threads);
-enum meed_status meed_suite_train(int threads);
-enum meed_status meed_suite_coalitions(int threads);
-enum meed_status meed_suite_codec(int threads);
-enum meed_status meed_suite_rpc(int threads);
+/* One op: its time, the rate that bounds it (TFLOP/s or GB/s) and its floor as a share of the time.
+ */
+void meed_bench_floor_row(const char *suite, const char *name, double seconds, double flops,
+                          double bytes, double floor_s);
+
+/* The suites: each prints its rows; FAILs if a checked result is wrong. The last two measure the
+ * host and ignore the device. */
+enum meed_status meed_suite_kernels(struct meed_bench_machine *machine);
+enum meed_status meed_suite_lora(struct meed_bench_machine *machine);
+enum meed_status meed_suite_train(struct meed_bench_machine *machine);
+enum meed_status meed_suite_coalitions(struct meed_bench_machine *machine);
+enum meed_status meed_suite_generate(struct meed_bench_machine *machine);
+enum meed_status meed_suite_codec(struct meed_bench_machine *machine);
+enum meed_status meed_suite_rpc(struct meed_bench_machine *machine);
 
 #endif

@@ -31,6 +31,30 @@ struct meed_model_config meed_bench_smollm(void)
                                       .vocab = 49152};
 }
 
+struct meed_model_config meed_bench_qwen(void)
+{
+    return (struct meed_model_config){.architecture = "LlamaForCausalLM",
+                                      .hidden = 896,
+                                      .ffn = 4864,
+                                      .layers = 24,
+                                      .heads = 14,
+                                      .kv_heads = 2,
+                                      .head_dim = 64,
+                                      .vocab = 151936};
+}
+
+struct meed_model_config meed_bench_llama_1b(void)
+{
+    return (struct meed_model_config){.architecture = "LlamaForCausalLM",
+                                      .hidden = 2048,
+                                      .ffn = 8192,
+                                      .layers = 16,
+                                      .heads = 32,
+                                      .kv_heads = 8,
+                                      .head_dim = 64,
+                                      .vocab = 128256};
+}
+
 struct writer {
     struct meed_arena arena;
     struct meed_tensor tensors[4096];

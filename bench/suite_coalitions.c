@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdio.h>
 #include "base/clock.h"
-#include "base/threads.h"
 #include "bench/harness.h"
 #include "bench/shapes.h"
 #include "engine/coalition.h"
@@ -97,19 +96,14 @@ static enum meed_status run_paths(struct cohort *cohort)
     return MEED_OK;
 }
 
-enum meed_status meed_suite_coalitions(int threads)
+enum meed_status meed_suite_coalitions(struct meed_bench_machine *machine)
 {
     static struct cohort cohort;
-    struct meed_pool *pool = NULL;
-    struct meed_backend *be = NULL;
     struct meed_arena arena;
     enum meed_status st = MEED_OK;
-    cohort = (struct cohort){.be = NULL};
+    cohort = (struct cohort){.be = machine->be};
     meed_arena_init_growing(&arena, "bench data", 64 << 20);
     meed_bench_heading("coalitions", "six clients, rank 8, 64 sequences of 96 tokens, fp32");
-    MEED_TRY_OUT(meed_pool_create(threads, &pool));
-    MEED_TRY_OUT(meed_backend_open_cpu(pool, NULL, &be));
-    cohort.be = be;
     MEED_TRY_OUT(cohort_open(&cohort, &arena));
     MEED_TRY_OUT(run_paths(&cohort));
 out:
@@ -118,8 +112,6 @@ out:
     }
     meed_adapter_destroy(cohort.global);
     meed_checkpoint_close(cohort.checkpoint);
-    meed_backend_close(be);
-    meed_pool_destroy(pool);
     meed_arena_clear(&arena);
     return st;
 }

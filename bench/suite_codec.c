@@ -88,7 +88,7 @@ out:
     return st;
 }
 
-enum meed_status meed_suite_codec(int threads)
+enum meed_status meed_suite_codec(struct meed_bench_machine *machine)
 {
     static const struct {
         const char *name;
@@ -101,7 +101,7 @@ enum meed_status meed_suite_codec(int threads)
     };
     static struct fixture fixture;
     enum meed_status st = MEED_OK;
-    (void)threads;
+    (void)machine;
     meed_bench_heading("codec", "an update of 8.4 M values, one thread");
     MEED_TRY_OUT(fixture_open(&fixture));
     for (size_t i = 0; i < MEED_COUNT(rows); i++) {

@@ -1,224 +1,118 @@
-/* What LoRA costs: the K-extended layout against the frozen GEMM it extends.
+/* Each op of the registry against the floor of this machine, in both dtypes.
  *
- * One linear of 2048 × 2048 over 2,048 rows at rank 16, in both dtypes. Forward: T = x·Aᵀ into the
- * tail, then [x | T]·[W | s∘B]ᵀ, against x·Wᵀ. Backward: dy·[W | s∘B], then dA, dB and dx, against
- * dy·W. FLOPs alone would give 1.016; the usual two-pass form costs 1.08 to 1.18 on this kind of
- * machine. The forward is checked against the two-pass result before it is timed.
+ * Shape: one layer of a 1B model (hidden 2,048, 32 query and 8 key heads, feed-forward 8,192) over
+ * 1,024 rows in sequences of 256; four times the rows on a device with memory of its own. The floor
+ * is max(FLOPs / GEMM rate, bytes / copy rate) with the rates of machine.h: 100 % means that
+ * nothing is left to gain, more that operands stayed in a cache. A case that leaves results in
+ * memory is first run once on the oracle and compared.
  */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include "base/rng.h"
-#include "base/threads.h"
+#include <string.h>
+#include "base/buf.h"
 #include "bench/harness.h"
-#include "kernels/backend.h"
+#include "bench/op_cases.h"
 
-enum { M = 2048, K = 2048, N = 2048, R = 16 };
+/* Against plain C in the same dtype: sums in another order, exponentials of another library. */
+static const double bound[] = {[MEED_DTYPE_F32] = 2e-5, [MEED_DTYPE_BF16] = 2e-2};
 
-struct layer {
-    struct meed_backend *be;
-    enum meed_dtype dtype;
-    struct meed_mat x;   /* [M, K] dense */
-    struct meed_mat xt;  /* [M, K+R] */
-    struct meed_mat w;   /* [N, K] */
-    struct meed_mat wb;  /* [N, K+R] */
-    struct meed_mat a;   /* [R, K] */
-    struct meed_mat y;   /* [M, N] */
-    struct meed_mat dy;  /* [M, N] */
-    struct meed_mat dx;  /* [M, K] */
-    struct meed_mat dxt; /* [M, K+R] */
-    float *da;
-    float *db;
-    struct meed_tail tail;
+static enum meed_status compare(const struct meed_op_case *c, const struct meed_op_case *oracle,
+                                const char *name)
+{
+    enum meed_status st = MEED_OK;
+    for (int i = 0; i < c->out_count && st == MEED_OK; i++) {
+        int64_t count = c->outs[i].rows * c->outs[i].cols;
+        float *mine = meed_heap_alloc((size_t)count, sizeof *mine);
+        float *theirs = meed_heap_alloc((size_t)count, sizeof *theirs);
+        double worst = 0, size = 0;
+        st = mine && theirs ? MEED_OK : MEED_NOMEM;
+        MEED_TRY_OUT(st);
+        MEED_TRY_OUT(meed_bench_download(c->be, c->outs[i].data, count, c->outs[i].dtype, mine));
+        MEED_TRY_OUT(meed_bench_download(oracle->be, oracle->outs[i].data, count,
+                                         oracle->outs[i].dtype, theirs));
+        for (int64_t j = 0; j < count; j++) {
+            double error = fabs((double)mine[j] - (double)theirs[j]);
+            worst = error > worst || isnan(error) ? error : worst;
+            size = fmax(size, fabs((double)theirs[j]));
+        }
+        if (!(worst <= bound[c->dtype] * size)) {
+            st = MEED_FAIL(MEED_NUMERIC, "%s %s, result %d: off by %g of %g", name,
+                           meed_dtype_name(c->dtype), i, worst, size);
+        }
+    out:
+        meed_heap_free(mine);
+        meed_heap_free(theirs);
+    }
+    return st;
+}
+
+struct timed {
+    struct meed_op_case *c;
+    int idx;
 };
 
-static struct meed_mat mat_create(struct meed_backend *be, int64_t rows, int64_t cols,
-                                  enum meed_dtype dtype)
+static enum meed_status run_case(void *user)
 {
-    void *data = NULL;
-    if (be->alloc(be, (size_t)(rows * cols) * meed_dtype_bytes(dtype), &data) != MEED_OK) {
-        abort();
-    }
-    return meed_mat_view(data, rows, cols, cols, dtype);
+    struct timed *timed = user;
+    meed_op_cases[timed->idx].run(timed->c);
+    return timed->c->be->sync(timed->c->be);
 }
 
-static void fill(struct meed_mat mat, uint64_t stream, double scale)
+static enum meed_status bench_case(struct meed_bench_machine *machine, int idx,
+                                   const struct meed_op_shape *shape, enum meed_dtype dtype)
 {
-    struct meed_rng rng = meed_rng_stream(1, "bench", stream);
-    for (int64_t i = 0; i < mat.rows * mat.stride; i++) {
-        float value = (float)(scale * (2 * meed_rng_unit(&rng) - 1));
-        if (mat.dtype == MEED_DTYPE_F32) {
-            ((float *)mat.data)[i] = value;
-        } else {
-            ((meed_bf16 *)mat.data)[i] = meed_bf16_from_f32(value);
-        }
-    }
-}
-
-static float at(struct meed_mat mat, int64_t row, int64_t col)
-{
-    int64_t i = row * mat.stride + col;
-    return mat.dtype == MEED_DTYPE_F32 ? ((float *)mat.data)[i]
-                                       : meed_bf16_to_f32(((meed_bf16 *)mat.data)[i]);
-}
-
-static void put(struct meed_mat mat, int64_t row, int64_t col, float value)
-{
-    int64_t i = row * mat.stride + col;
-    if (mat.dtype == MEED_DTYPE_F32) {
-        ((float *)mat.data)[i] = value;
-    } else {
-        ((meed_bf16 *)mat.data)[i] = meed_bf16_from_f32(value);
-    }
-}
-
-static void layer_init(struct layer *layer, struct meed_backend *be, enum meed_dtype dtype)
-{
-    layer->be = be;
-    layer->dtype = dtype;
-    layer->x = mat_create(be, M, K, dtype);
-    layer->xt = mat_create(be, M, K + R, dtype);
-    layer->w = mat_create(be, N, K, dtype);
-    layer->wb = mat_create(be, N, K + R, dtype);
-    layer->a = mat_create(be, R, K, dtype);
-    layer->y = mat_create(be, M, N, dtype);
-    layer->dy = mat_create(be, M, N, dtype);
-    layer->dx = mat_create(be, M, K, dtype);
-    layer->dxt = mat_create(be, M, K + R, dtype);
-    layer->da = mat_create(be, R, K, MEED_DTYPE_F32).data;
-    layer->db = mat_create(be, N, R, MEED_DTYPE_F32).data;
-    fill(layer->x, 1, 1);
-    fill(layer->w, 2, 0.05);
-    fill(layer->wb, 3, 0.05);
-    fill(layer->a, 4, 0.05);
-    fill(layer->dy, 5, 1);
-    for (int64_t i = 0; i < M; i++) {
-        for (int64_t k = 0; k < K; k++) {
-            put(layer->xt, i, k, at(layer->x, i, k));
-        }
-    }
-    for (int64_t n = 0; n < N; n++) {
-        for (int64_t k = 0; k < K; k++) {
-            put(layer->wb, n, k, at(layer->w, n, k));
-        }
-    }
-    layer->tail = (struct meed_tail){.a = layer->a};
-}
-
-static void layer_clear(struct layer *layer)
-{
-    void *blocks[] = {layer->x.data,   layer->xt.data, layer->w.data,  layer->wb.data,
-                      layer->a.data,   layer->y.data,  layer->dy.data, layer->dx.data,
-                      layer->dxt.data, layer->da,      layer->db};
-    layer->be->forget(layer->be, layer->w.data);
-    layer->be->forget(layer->be, layer->wb.data);
-    for (size_t i = 0; i < MEED_COUNT(blocks); i++) {
-        layer->be->free(layer->be, blocks[i]);
-    }
-}
-
-static enum meed_status frozen_forward(void *user)
-{
-    struct layer *l = user;
-    l->be->matmul(l->be, MEED_MATMUL_NT, l->x, l->w, false, l->y);
-    return l->be->sync(l->be);
-}
-
-static enum meed_status lora_forward(void *user)
-{
-    struct layer *l = user;
-    l->be->lora_down(l->be, l->xt, K, &l->tail);
-    l->be->matmul(l->be, MEED_MATMUL_NT, l->xt, l->wb, false, l->y);
-    return l->be->sync(l->be);
-}
-
-static enum meed_status frozen_both(void *user)
-{
-    struct layer *l = user;
-    MEED_TRY(frozen_forward(user));
-    l->be->matmul(l->be, MEED_MATMUL_NN, l->dy, l->w, false, l->dx);
-    return l->be->sync(l->be);
-}
-
-static enum meed_status lora_both(void *user)
-{
-    struct layer *l = user;
-    struct meed_lora_slot slot = {0, N, 0, R, 1.0f, l->db};
-    MEED_TRY(lora_forward(user));
-    l->be->matmul(l->be, MEED_MATMUL_NN, l->dy, l->wb, false, l->dxt);
-    l->be->lora_grad(l->be, l->dy, l->xt, K, &l->tail, &slot, 1, l->da, true, l->dxt);
-    return l->be->sync(l->be);
-}
-
-/* y of a few rows and columns against float64 on the stored operands. */
-static enum meed_status check_forward(struct layer *l)
-{
-    MEED_TRY(lora_forward(l));
-    double worst = 0;
-    double scale = 0;
-    for (int64_t row = 0; row < M; row += 511) {
-        for (int64_t n = 0; n < N; n += 509) {
-            double want = 0;
-            for (int64_t k = 0; k < K; k++) {
-                want += (double)at(l->x, row, k) * at(l->w, n, k);
-            }
-            for (int64_t j = 0; j < R; j++) {
-                double t = 0;
-                for (int64_t k = 0; k < K; k++) {
-                    t += (double)at(l->x, row, k) * at(l->a, j, k);
-                }
-                want += t * at(l->wb, n, K + j);
-            }
-            worst = fmax(worst, fabs(want - at(l->y, row, n)));
-            scale = fmax(scale, fabs(want));
-        }
-    }
-    double bound = l->dtype == MEED_DTYPE_F32 ? 1e-5 : 1e-2; /* rounding of sums; of T and y */
-    if (worst > bound * scale) {
-        return MEED_FAIL(MEED_NUMERIC, "LoRA forward in %s is off by %g of %g",
-                         meed_dtype_name(l->dtype), worst, scale);
-    }
-    return MEED_OK;
-}
-
-static enum meed_status bench_dtype(struct meed_backend *be, enum meed_dtype dtype, int threads)
-{
-    struct layer layer;
-    layer_init(&layer, be, dtype);
-    struct meed_bench_contestant forward[] = {{"frozen", frozen_forward, &layer},
-                                              {"lora", lora_forward, &layer}};
-    struct meed_bench_contestant both[] = {{"frozen", frozen_both, &layer},
-                                           {"lora", lora_both, &layer}};
+    struct meed_op_case mine = {.block_count = 0}, oracle = {.block_count = 0};
+    struct timed timed = {&mine, idx}, reference = {&oracle, idx};
+    struct meed_bench_contestant contestant = {meed_op_cases[idx].name, run_case, &timed};
     struct meed_bench_result result;
-    char name[96];
+    char name[64];
     enum meed_status st = MEED_OK;
-    MEED_TRY_OUT(check_forward(&layer));
-    MEED_TRY_OUT(meed_bench_race(forward, 2, 31, &result));
-    const char *type = meed_dtype_name(dtype);
-    snprintf(name, sizeof name, "%s frozen GEMM, %d threads", type, threads);
-    meed_bench_row("kernels", name, 2e-9 * M * N * K / result.median_s[0], "GFLOP/s", 0, '>');
-    snprintf(name, sizeof name, "%s LoRA forward / frozen GEMM", type);
-    meed_bench_row("kernels", name, result.ratio[1], "x", 1.05, '<');
-    MEED_TRY_OUT(meed_bench_race(both, 2, 15, &result));
-    snprintf(name, sizeof name, "%s LoRA forward+backward / two frozen GEMMs", type);
-    meed_bench_row("kernels", name, result.ratio[1], "x", 1.20, '<');
+    MEED_TRY_OUT(meed_op_case_open(&mine, idx, machine->be, shape, dtype));
+    if (mine.out_count > 0) {
+        MEED_TRY_OUT(meed_op_case_open(&oracle, idx, machine->oracle, shape, dtype));
+        MEED_TRY_OUT(run_case(&reference));
+        MEED_TRY_OUT(run_case(&timed));
+        MEED_TRY_OUT(compare(&mine, &oracle, meed_op_cases[idx].name));
+        meed_op_case_close(&oracle);
+    }
+    MEED_TRY_OUT(meed_bench_race(&contestant, 1, machine->smoke ? 1 : 7, &result));
+    snprintf(name, sizeof name, "%s %s", meed_op_cases[idx].name, meed_dtype_name(dtype));
+    double floor_s = meed_bench_floor_s(machine, dtype, mine.flops, mine.bytes);
+    meed_bench_floor_row("kernels", name, result.median_s[0], mine.flops, mine.bytes, floor_s);
 out:
-    layer_clear(&layer);
+    meed_op_case_close(&mine);
+    meed_op_case_close(&oracle);
     return st;
 }
 
-enum meed_status meed_suite_kernels(int threads)
+static bool same_in_both(const char *name)
 {
-    struct meed_pool *pool = NULL;
-    struct meed_backend *be = NULL;
-    enum meed_status st = MEED_OK;
-    meed_bench_heading("kernels", "2048 x 2048, 2048 rows, rank 16");
-    MEED_TRY_OUT(meed_pool_create(threads, &pool));
-    MEED_TRY_OUT(meed_backend_open_cpu(pool, NULL, &be));
-    MEED_TRY_OUT(bench_dtype(be, MEED_DTYPE_BF16, threads));
-    MEED_TRY_OUT(bench_dtype(be, MEED_DTYPE_F32, threads));
-out:
-    meed_backend_close(be);
-    meed_pool_destroy(pool);
-    return st;
+    return strcmp(name, "adamw") == 0 || strcmp(name, "sqnorm") == 0;
+}
+
+enum meed_status meed_suite_kernels(struct meed_bench_machine *machine)
+{
+    const struct meed_op_shape smoke = {48, 96, 160, 6, 2, 16, 8, 320, 16};
+    struct meed_op_shape shape = {.rows = machine->be->host_memory ? 1024 : 4096,
+                                  .hidden = 2048,
+                                  .ffn = 8192,
+                                  .heads = 32,
+                                  .kv_heads = 8,
+                                  .head_dim = 64,
+                                  .rank = 16,
+                                  .vocab = 8192,
+                                  .length = 256};
+    if (machine->smoke) {
+        shape = smoke;
+    }
+    meed_bench_heading("kernels", "each op at a layer of a 1B model, against this machine's floor");
+    MEED_TRY(meed_bench_machine_probe(machine, "kernels"));
+    for (int idx = 0; idx < meed_op_case_count; idx++) {
+        if (!same_in_both(meed_op_cases[idx].name)) {
+            MEED_TRY(bench_case(machine, idx, &shape, MEED_DTYPE_BF16));
+        }
+        MEED_TRY(bench_case(machine, idx, &shape, MEED_DTYPE_F32));
+    }
+    printf("  %d ops in the registry, each with a row above\n", meed_op_case_count);
+    return MEED_OK;
 }

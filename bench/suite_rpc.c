@@ -44,10 +44,10 @@ static enum meed_status meter_run(int clients, struct meter *meter)
     return MEED_OK;
 }
 
-enum meed_status meed_suite_rpc(int threads)
+enum meed_status meed_suite_rpc(struct meed_bench_machine *machine)
 {
     struct meter meter;
-    (void)threads;
+    (void)machine;
     meed_bench_heading("rpc", "pushes of 64 MB, hashed and durable, mutual TLS on loopback");
     MEED_TRY(meter_run(1, &meter)); /* warms the page cache */
     MEED_TRY(meter_run(1, &meter));

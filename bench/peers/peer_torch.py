@@ -22,36 +22,50 @@ TINY = dict(hidden_size=192, intermediate_size=512, num_hidden_layers=5, num_att
             num_key_value_heads=2, head_dim=32, vocab_size=2048)
 SMOLLM = dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
               num_key_value_heads=3, head_dim=64, vocab_size=49152)
+QWEN = dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+            num_key_value_heads=2, head_dim=64, vocab_size=151936)
+LLAMA_1B = dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
+                num_attention_heads=32, num_key_value_heads=8, head_dim=64, vocab_size=128256)
 SEQUENCE = 128
+DEVICE = "cpu"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def make_model(shape, dtype):
     config = LlamaConfig(max_position_embeddings=512, tie_word_embeddings=True, **shape)
     torch.manual_seed(1)
-    return LlamaForCausalLM(config).to(dtype)
+    return LlamaForCausalLM(config).to(dtype).to(DEVICE)
+
+
+def wait():
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def median_seconds(step, turns):
     step()
+    wait()
     taken = []
     for _ in range(turns):
         start = time.perf_counter()
         step()
+        wait()
         taken.append(time.perf_counter() - start)
     return statistics.median(taken)
 
 
-def train_rate(shape, dtype, batch, adapters_follow, turns):
+def train_rate(shape, dtype, batch, adapters_follow, turns, compiled=False):
     """Tokens a second of one LoRA step (forward, backward, clip, AdamW) at batch x SEQUENCE."""
     model = make_model(shape, dtype)
     lora = LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, task_type="CAUSAL_LM")
     model = get_peft_model(model, lora, autocast_adapter_dtype=not adapters_follow)
     if adapters_follow:
         model = model.to(dtype)
+    if compiled:
+        model = torch.compile(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
-    ids = torch.randint(0, shape["vocab_size"], (batch, SEQUENCE))
+    ids = torch.randint(0, shape["vocab_size"], (batch, SEQUENCE), device=DEVICE)
 
     def step():
         loss = model(input_ids=ids, labels=ids).loss
@@ -66,11 +80,13 @@ def train_rate(shape, dtype, batch, adapters_follow, turns):
 def coalition_seconds(dtype, coalitions=64, clients=6, sequences=64, length=96):
     """Scores merged models one by one: fold the members' deltas into W, forward, log p."""
     model = make_model(TINY, dtype).eval()
-    ids = torch.randint(0, TINY["vocab_size"], (sequences, length))
+    ids = torch.randint(0, TINY["vocab_size"], (sequences, length), device=DEVICE)
     linears = [m for n, m in model.named_modules() if n.split(".")[-1] in TARGETS]
     base = [m.weight.detach().clone() for m in linears]
-    factors = [[(torch.randn(8, w.shape[1]) * 0.02, torch.randn(w.shape[0], 8) * 0.02)
+    factors = [[(torch.randn(8, w.shape[1], device=DEVICE) * 0.02,
+                 torch.randn(w.shape[0], 8, device=DEVICE) * 0.02)
                 for w in base] for _ in range(clients)]
+    wait()
     start = time.perf_counter()
     with torch.no_grad():
         for mask in range(coalitions):
@@ -84,6 +100,7 @@ def coalition_seconds(dtype, coalitions=64, clients=6, sequences=64, length=96):
             logits = model(input_ids=ids).logits[:, :-1].float()
             logp = torch.log_softmax(logits, dim=-1)
             logp.gather(-1, ids[:, 1:, None]).sum()
+    wait()
     return time.perf_counter() - start
 
 
@@ -108,29 +125,37 @@ def row(suite, name, value, unit, goal=0.0):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--suite", default="all")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", help="add the rows to this file of the bench program")
     parser.add_argument("--meed", default="build/meed_bench", help="the bench program")
     arguments = parser.parse_args()
+    global DEVICE
+    DEVICE = arguments.device.split(":")[0]
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
-    print(f"\npeers: torch {torch.__version__}, {arguments.threads} threads")
+    print(f"\npeers: torch {torch.__version__}, {arguments.device}, {arguments.threads} threads")
 
     def measure(suite):
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            subprocess.run([arguments.meed, suite, "--threads", str(arguments.threads),
+            subprocess.run([arguments.meed, suite, "--device", arguments.device, "--threads", str(arguments.threads),
                             "--json", file.name], check=True, stdout=subprocess.DEVNULL)
             return json.load(open(file.name))["rows"]
 
     if arguments.suite in ("train", "all"):
-        for name, shape, batch, turns, goal in (("tiny", TINY, 8, 15, 3.0),
-                                                ("smollm2-135m shape", SMOLLM, 8, 3, 1.5)):
+        peers = [("tiny", TINY, 8, 15, 3.0), ("smollm2-135m", SMOLLM, 8, 3, 1.5)]
+        if DEVICE == "cuda":
+            peers = [("tiny", TINY, 8, 15, 0.0), ("smollm2-135m", SMOLLM, 8, 15, 0.0),
+                     ("qwen2.5-0.5b", QWEN, 8, 15, 3.0), ("llama-3.2-1b", LLAMA_1B, 8, 15, 3.0)]
+        for name, shape, batch, turns, goal in peers:
             rates = {}
             for dtype, label in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
                 for follow in (False, True):
                     key = f"{label}{', adapters too' if follow else ''}"
                     if not (dtype == torch.float32 and follow):
                         rates[key] = train_rate(shape, dtype, batch, follow, turns)
+            if DEVICE == "cuda":
+                rates["bf16, compiled"] = train_rate(shape, torch.bfloat16, batch, True, turns, True)
             best = max(rates, key=rates.get)
             for key, rate in rates.items():
                 row("train", f"{name}, torch + PEFT {key}", rate, "tokens/s")
