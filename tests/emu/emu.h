@@ -8,6 +8,7 @@
  * Settings come from the environment, read when the first launch or meed_emu_mode_list asks:
  *   MEED_EMU_SEED    one seed; absent: seeds 0 … MEED_EMU_SEEDS − 1 (4)
  *   MEED_EMU_COPIES  early or late; absent: both
+ *   MEED_EMU_FULL    large shapes in every mode, minutes a family
  */
 #ifndef MEED_EMU_EMU_H
 #define MEED_EMU_EMU_H

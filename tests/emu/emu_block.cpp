@@ -74,14 +74,6 @@ int emu_thread_now(void)
 {
     return block.now;
 }
-bool emu_thread_exited(int thread)
-{
-    return thread < block.count && block.threads[thread].stage == EXITED;
-}
-int emu_thread_count(void)
-{
-    return block.count;
-}
 bool emu_copies_late(void)
 {
     return mode.late;
@@ -254,6 +246,7 @@ static void thread_run(int thread)
     if (block.barrier.came > 0) {
         emu_fail(block.barrier.place, "thread %d exits while others wait at this barrier", thread);
     }
+    emu_warp_exit(thread);
     emu_release(&end_point);
     block.threads[thread].stage = EXITED;
     block.exited++;

@@ -52,9 +52,6 @@ void emu_fibre_main(int fibre);
 void emu_thread_wait(const char *what, meed_emu_place place);
 void emu_thread_wake(int thread);
 int emu_thread_now(void);
-bool emu_thread_exited(int thread);
-int emu_thread_count(void);
-const struct meed_emu_launch *emu_launch_now(void);
 /* Prints kernel, block, thread and place, fails the launch and leaves it. */
 [[noreturn]] void emu_fail(meed_emu_place place, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -71,6 +68,7 @@ void *emu_sync_point(int index);
 /* --- collectives and copies ------------------------------------------------------------------ */
 
 void emu_warps_begin(int threads);
+void emu_warp_exit(int thread);
 void emu_copies_begin(int threads);
 /* Fails the launch if the thread leaves copies under way. */
 void emu_copies_end(int thread);

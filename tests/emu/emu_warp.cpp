@@ -24,7 +24,8 @@ struct warp_masks {
     int round;
 };
 struct warp {
-    unsigned lanes; /* that exist */
+    unsigned lanes;  /* that exist */
+    unsigned exited; /* of them */
     struct meeting meetings[MEETINGS_MAX];
     struct warp_masks masks[MASKS_MAX];
 };
@@ -40,6 +41,7 @@ void emu_warps_begin(int threads)
         struct warp *warp = &warps[i];
         int lanes = MEED_MIN(threads - i * EMU_WARP, (int)EMU_WARP);
         warp->lanes = lanes == EMU_WARP ? 0xFFFFFFFFu : (1u << lanes) - 1;
+        warp->exited = 0;
         for (int j = 0; j < MEETINGS_MAX; j++) {
             warp->meetings[j].mask = 0;
         }
@@ -49,15 +51,19 @@ void emu_warps_begin(int threads)
     }
 }
 
-static void mask_check(int first, unsigned lane_bit, unsigned mask, meed_emu_place place)
+void emu_warp_exit(int thread)
 {
-    if (!(mask & lane_bit)) {
+    warps[thread / EMU_WARP].exited |= 1u << thread % EMU_WARP;
+}
+
+static void mask_check(const struct warp *warp, int lane, unsigned mask, meed_emu_place place)
+{
+    if (!(mask >> lane & 1)) {
         emu_fail(place, "the lane is not in its own mask %08x", mask);
     }
-    for (int i = 0; i < EMU_WARP; i++) {
-        if ((mask >> i & 1) && emu_thread_exited(first + i)) {
-            emu_fail(place, "mask %08x names thread %d, which has exited", mask, first + i);
-        }
+    if (mask & warp->exited) {
+        emu_fail(place, "mask %08x names lane %d, which has exited", mask,
+                 __builtin_ctz(mask & warp->exited));
     }
 }
 
@@ -86,9 +92,6 @@ static struct meeting *meeting_find(struct warp *warp, unsigned mask, meed_emu_p
     found->mask = mask;
     found->came = 0;
     found->place = place;
-    for (int i = 0; i < EMU_WARP; i++) {
-        found->records[i] = NULL;
-    }
     return found;
 }
 
@@ -100,7 +103,7 @@ void meed_emu_collective(unsigned mask, void *record, meed_emu_finish_fn *finish
     int lane = thread % EMU_WARP;
     struct warp *warp = &warps[thread / EMU_WARP];
     mask &= mask == 0xFFFFFFFFu ? warp->lanes : mask;
-    mask_check(first, 1u << lane, mask, place);
+    mask_check(warp, lane, mask, place);
     struct meeting *meeting = meeting_find(warp, mask, place);
     meeting->records[lane] = record;
     meeting->came |= 1u << lane;
@@ -112,10 +115,8 @@ void meed_emu_collective(unsigned mask, void *record, meed_emu_finish_fn *finish
     if (finish) {
         finish(meeting->records, mask);
     }
-    for (int i = 0; i < EMU_WARP; i++) {
-        if ((mask >> i & 1) && i != lane) {
-            emu_thread_wake(first + i);
-        }
+    for (unsigned others = mask & ~(1u << lane); others; others &= others - 1) {
+        emu_thread_wake(first + __builtin_ctz(others));
     }
 }
 
@@ -212,8 +213,8 @@ static void whole_warp(unsigned mask, meed_emu_place place)
 
 void meed_emu_finish_matrix(void *const records[32], unsigned mask)
 {
-    struct meed_emu_matrix *first = (struct meed_emu_matrix *)records[0];
-    whole_warp(mask, first ? first->place : meed_emu_place{"?", 0});
+    struct meed_emu_matrix *first = (struct meed_emu_matrix *)records[__builtin_ctz(mask)];
+    whole_warp(mask, first->place);
     const void *rows[EMU_WARP];
     for (int i = 0; i < 8 * first->matrices; i++) {
         rows[i] = ((const struct meed_emu_matrix *)records[i])->row;
@@ -246,7 +247,7 @@ void meed_emu_finish_mma(void *const records[32], unsigned mask)
     float a[16][16];
     float b[16][8];
     float d[16][8] = {};
-    whole_warp(mask, {"mma", 0});
+    whole_warp(mask, ((const struct meed_emu_mma *)records[__builtin_ctz(mask)])->place);
     for (int lane = 0; lane < EMU_WARP; lane++) {
         const struct meed_emu_mma *record = (const struct meed_emu_mma *)records[lane];
         int g = lane / 4;

@@ -1,9 +1,10 @@
 /* Attention over packed sequences, its gradient, and decoding, against full float64 softmax.
  *
- * Goal: causal grouped-query attention at lengths off the block (1, 63, 64, 65, 130, 0), odd head
- * sizes and groups; the log-sum-exp; the fused tail; gradients from the softmax's Jacobian, checked
- * once against central differences; each sequence alone gives the bits of the batch; decoding row
- * by row or as one prompt gives the same bits, and the values of the forward.
+ * Goal: causal grouped-query attention at lengths off the block (1, 63, 64, 65, 130, 530, 0), odd
+ * head sizes and groups, aligned rows and odd strides; the log-sum-exp; the fused tail; gradients
+ * from the softmax's Jacobian, checked once against central differences; each sequence alone gives
+ * the bits of the batch; decoding row by row or as one prompt gives the same bits, and the values
+ * of the forward.
  */
 #define PARITY_ATTENTION(name) PARITY_RUN(name)
 #include "tests/support/parity.h"
@@ -16,16 +17,41 @@ enum { MAX_SEQUENCES = 8 };
 struct shape {
     struct meed_attention_shape a;
     int32_t r;
+    int32_t pad; /* of qkv; 0 and 8 leave rows at multiples of 16 bytes where widths do */
     int32_t sequences;
     int32_t lengths[MAX_SEQUENCES];
 };
 static const struct shape shapes[] = {
-    {{1, 1, 1, 1.0f}, 0, 1, {1}},
-    {{2, 1, 8, 0.35f}, 8, 3, {5, 1, 9}},
-    {{6, 2, 17, 0.25f}, 5, 4, {63, 0, 65, 64}},
-    {{4, 4, 64, 0.125f}, 0, 2, {130, 70}},
-    {{3, 1, 33, 0.2f}, 16, 2, {3, 200}},
+    {{1, 1, 1, 1.0f}, 0, 3, 1, {1}},
+    {{2, 1, 8, 0.35f}, 8, 3, 3, {5, 1, 9}},
+    {{6, 2, 17, 0.25f}, 5, 3, 4, {63, 0, 65, 64}},
+    {{4, 4, 64, 0.125f}, 0, 3, 2, {130, 70}},
+    {{3, 1, 33, 0.2f}, 16, 3, 2, {3, 200}},
+    {{4, 2, 32, 0.18f}, 0, 0, 3, {33, 1, 100}},
+    {{2, 1, 96, 0.1f}, 0, 8, 2, {65, 70}},
+    {{4, 1, 128, 0.09f}, 8, 0, 2, {129, 66}},
+    {{2, 1, 64, 0.125f}, 8, 8, 1, {530}},
 };
+static bool shape_fits(const struct shape *s)
+{
+    enum { SMALL_ROWS = 140, SMALL_SIZE = 96 };
+    int32_t rows = 0;
+    for (int32_t i = 0; i < s->sequences; i++) {
+        rows += s->lengths[i];
+    }
+    return !parity_small || (rows <= SMALL_ROWS && s->a.head_dim <= SMALL_SIZE);
+}
+/* Other matrices have other odd strides. */
+static int32_t other_pad(const struct shape *s, int32_t odd)
+{
+    return s->pad % 8 ? odd : s->pad;
+}
+/* A twin keeps P in fp32; tensor cores take it rounded to bf16, an error as large as the output's.
+ */
+static double out_factor(const struct parity *p)
+{
+    return p->be->host_memory ? 1.1 : 2.2;
+}
 
 struct problem {
     struct meed_attention_shape a;
@@ -164,7 +190,7 @@ static void sequences_alone(struct parity *p, const struct problem *q, struct me
 static void fwd_shape(struct parity *p, const struct shape *s, enum meed_dtype dtype)
 {
     struct problem q = problem_make(p, s);
-    struct meed_mat qkv = parity_mat(p, q.rows, q.cols, 3, dtype, 2.0);
+    struct meed_mat qkv = parity_mat(p, q.rows, q.cols, s->pad, dtype, 2.0);
     struct meed_mat out = parity_mat(p, q.rows, q.width + s->r, 0, dtype, 1.0);
     struct meed_mat a = parity_mat(p, s->r, q.width, 0, dtype, 1.0);
     struct meed_tail tail = {a, NULL, NULL, 0.0f, 0};
@@ -173,7 +199,7 @@ static void fwd_shape(struct parity *p, const struct shape *s, enum meed_dtype d
     double *want_lse = parity_doubles(p, q.rows * s->a.heads);
     reference_fwd(&q, parity_values(p, qkv), want, want_lse);
     p->be->attention_fwd(p->be, qkv, q.a, &q.pack, &tail, out, lse);
-    parity_close(p, "attention out", meed_mat_cols(out, 0, q.width), want, 1e-11, 1.1);
+    parity_close(p, "attention out", meed_mat_cols(out, 0, q.width), want, 1e-11, out_factor(p));
     close_check("attention lse", parity_from_floats(p, lse, q.rows * s->a.heads), want_lse,
                 q.rows * s->a.heads, 1e-11);
     struct meed_mat again = parity_copy(p, out);
@@ -187,18 +213,20 @@ static void fwd_shape(struct parity *p, const struct shape *s, enum meed_dtype d
 static void parity_case_attention_fwd(struct parity *p)
 {
     for (size_t i = 0; i < MEED_COUNT(shapes); i++) {
-        fwd_shape(p, &shapes[i], MEED_DTYPE_F32);
-        fwd_shape(p, &shapes[i], MEED_DTYPE_BF16);
+        if (shape_fits(&shapes[i])) {
+            fwd_shape(p, &shapes[i], MEED_DTYPE_F32);
+            fwd_shape(p, &shapes[i], MEED_DTYPE_BF16);
+        }
     }
 }
 
 static void bwd_shape(struct parity *p, const struct shape *s, enum meed_dtype dtype)
 {
     struct problem q = problem_make(p, s);
-    struct meed_mat qkv = parity_mat(p, q.rows, q.cols, 3, dtype, 2.0);
+    struct meed_mat qkv = parity_mat(p, q.rows, q.cols, s->pad, dtype, 2.0);
     struct meed_mat out = parity_mat(p, q.rows, q.width, 0, dtype, 1.0);
-    struct meed_mat dout = parity_mat(p, q.rows, q.width, 2, dtype, 1.0);
-    struct meed_mat dqkv = parity_mat(p, q.rows, q.cols, 1, dtype, 1.0);
+    struct meed_mat dout = parity_mat(p, q.rows, q.width, other_pad(s, 2), dtype, 1.0);
+    struct meed_mat dqkv = parity_mat(p, q.rows, q.cols, other_pad(s, 1), dtype, 1.0);
     float *lse = parity_floats(p, q.rows * s->a.heads + 1, 1.0);
     p->be->attention_fwd(p->be, qkv, q.a, &q.pack, NULL, out, lse);
     double *want = parity_doubles(p, q.rows * q.cols);
@@ -223,9 +251,20 @@ static void bwd_shape(struct parity *p, const struct shape *s, enum meed_dtype d
 static void parity_case_attention_bwd(struct parity *p)
 {
     for (size_t i = 0; i < MEED_COUNT(shapes); i++) {
-        bwd_shape(p, &shapes[i], MEED_DTYPE_F32);
-        bwd_shape(p, &shapes[i], MEED_DTYPE_BF16);
+        if (shape_fits(&shapes[i])) {
+            bwd_shape(p, &shapes[i], MEED_DTYPE_F32);
+            bwd_shape(p, &shapes[i], MEED_DTYPE_BF16);
+        }
     }
+}
+
+/* Rows of the next piece: a long prompt is fed at once up to its last rows. The emulator finds 64
+ * rows one by one long. */
+static int32_t piece_rows(const struct parity *p, int32_t at, int32_t length, int32_t piece)
+{
+    enum { LAST = 15 };
+    bool lump = at == 0 && length > (p->be->host_memory ? 256 : 64);
+    return MEED_MIN(lump ? MEED_MAX(piece, length - LAST) : piece, length - at);
 }
 
 /* A prompt of `length` rows in slot 2 of 3, in pieces of `piece` rows. */
@@ -247,8 +286,8 @@ static struct meed_mat decode_pieces(struct parity *p, const struct problem *q, 
     }
     const int32_t *slots_dev = parity_ints(p, slots, length);
     const int32_t *positions_dev = parity_ints(p, positions, length);
-    for (int32_t i = 0; i < length; i += piece) {
-        int32_t rows = MEED_MIN(piece, length - i);
+    for (int32_t i = 0, rows; i < length; i += rows) {
+        rows = piece_rows(p, i, length, piece);
         p->be->attention_decode(p->be, meed_mat_rows(qkv, i, rows), q->a, cache, slots_dev + i,
                                 positions_dev + i, tail, meed_mat_rows(out, i, rows));
     }
@@ -269,7 +308,7 @@ static void decode_shape(struct parity *p, const struct shape *s, enum meed_dtyp
     double *lse = parity_doubles(p, q.rows * s->a.heads);
     reference_fwd(&q, parity_values(p, qkv), want, lse);
     struct meed_mat whole = decode_pieces(p, &q, qkv, &tail, length, length);
-    parity_close(p, "decode out", meed_mat_cols(whole, 0, q.width), want, 1e-11, 1.1);
+    parity_close(p, "decode out", meed_mat_cols(whole, 0, q.width), want, 1e-11, out_factor(p));
     struct meed_mat singles = decode_pieces(p, &q, qkv, &tail, length, 1);
     struct meed_mat sevens = decode_pieces(p, &q, qkv, &tail, length, 7);
     parity_same_rows(p, "row by row", singles, whole);
@@ -281,8 +320,10 @@ static void decode_shape(struct parity *p, const struct shape *s, enum meed_dtyp
 static void parity_case_attention_decode(struct parity *p)
 {
     for (size_t i = 0; i < MEED_COUNT(shapes); i++) {
-        decode_shape(p, &shapes[i], MEED_DTYPE_F32);
-        decode_shape(p, &shapes[i], MEED_DTYPE_BF16);
+        if (shape_fits(&shapes[i])) {
+            decode_shape(p, &shapes[i], MEED_DTYPE_F32);
+            decode_shape(p, &shapes[i], MEED_DTYPE_BF16);
+        }
     }
 }
 
@@ -290,7 +331,7 @@ static void attention_formula_equals_central_differences(void **state)
 {
     (void)state;
     enum { ROWS = 4, COLS = 8 * 3, WIDTH = 4 * 3 };
-    static const struct shape s = {{4, 2, 3, 0.5f}, 0, 2, {3, 1}};
+    static const struct shape s = {{4, 2, 3, 0.5f}, 0, 3, 2, {3, 1}};
     struct problem q = {.a = s.a, .rows = ROWS, .cols = COLS, .width = WIDTH, .s = &s};
     q.starts[1] = 3;
     q.starts[2] = 4;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool parity_small;
+
 static struct parity_block *block_add(struct parity *p, void *memory, bool device)
 {
     assert_true(p->block_count < PARITY_BLOCKS);

@@ -43,6 +43,8 @@ struct parity {
 };
 
 typedef void (*parity_case_fn)(struct parity *p);
+/* Set where a checker makes every step a hundred times slower: cases leave large shapes out. */
+extern bool parity_small;
 void parity_run_everywhere(parity_case_fn body, const char *op);
 /* Runs a case on one backend; `record` takes what it handed to parity_record. */
 void parity_case_run(parity_case_fn body, const struct meed_backend *be, struct meed_buf *record);

@@ -87,7 +87,7 @@ extern "C" {
 void meed_emu_barrier(meed_emu_place place);
 void meed_emu_syncwarp(unsigned mask, meed_emu_place place);
 /* Meets the lanes of `mask`; the last one to come runs `finish` over the records of all, indexed by
- * lane, NULL where a lane does not take part. */
+ * lane; entries of lanes outside the mask hold nothing. */
 typedef void meed_emu_finish_fn(void *const records[32], unsigned mask);
 void meed_emu_collective(unsigned mask, void *record, meed_emu_finish_fn *finish,
                          meed_emu_place place);

@@ -38,6 +38,7 @@ struct meed_emu_mma {
     float *d;
     const uint32_t *a;
     const uint32_t *b;
+    meed_emu_place place;
 };
 meed_emu_finish_fn meed_emu_finish_mma;
 }
@@ -128,7 +129,7 @@ static inline void meed_ldmatrix_x2_trans(uint32_t r[2], const void *row,
 static inline void meed_mma_bf16_16816(float d[4], const uint32_t a[4], const uint32_t b[2],
                                        meed_emu_place place = MEED_EMU_HERE)
 {
-    meed_emu_mma record = {d, a, b};
+    meed_emu_mma record = {d, a, b, place};
     meed_emu_collective(0xFFFFFFFFu, &record, meed_emu_finish_mma, place);
 }
 
