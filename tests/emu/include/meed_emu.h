@@ -50,7 +50,9 @@ meed_emu_finish_fn meed_emu_finish_mma;
         &meed_emu_key_##name, sizeof(meed_port_same<type>), {__FILE__, __LINE__}))
 #define MEED_DYN_SHARED(T, pointer) T *pointer = reinterpret_cast<T *>(meed_emu_dynamic_shared())
 
-#define MEED_LAUNCH(kernel, ...) meed_port_launch(#kernel, MEED_PORT_NAME kernel, __VA_ARGS__)
+#define MEED_EMU_TEXT(...) #__VA_ARGS__
+#define MEED_LAUNCH(kernel, ...)                                                                   \
+    meed_port_launch(MEED_EMU_TEXT kernel, MEED_PORT_NAME kernel, __VA_ARGS__)
 
 template <typename... P, typename... A>
 static void meed_port_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
