@@ -58,15 +58,9 @@ static void row_product(float *MEED_RESTRICT sums, const float *MEED_RESTRICT we
     }
 }
 
-enum meed_status meed_cuda_blas_matmul(struct meed_cuda_blas *blas, cudaStream_t stream,
-                                       enum meed_matmul_kind kind, struct meed_mat a,
-                                       struct meed_mat b, bool accumulate, struct meed_mat c)
+static enum meed_status product(enum meed_matmul_kind kind, struct meed_mat a, struct meed_mat b,
+                                bool accumulate, struct meed_mat c)
 {
-    (void)blas;
-    (void)stream;
-    if (refusing) {
-        return MEED_UNSUPPORTED;
-    }
     int64_t k_step = kind == MEED_MATMUL_NT ? 1 : b.stride;
     int64_t n_step = kind == MEED_MATMUL_NT ? b.stride : 1;
     float *weight = (float *)malloc((size_t)(a.cols * c.cols + c.cols) * sizeof(float));
@@ -89,4 +83,19 @@ enum meed_status meed_cuda_blas_matmul(struct meed_cuda_blas *blas, cudaStream_t
     }
     free(weight);
     return MEED_OK;
+}
+
+enum meed_status meed_cuda_blas_matmul(struct meed_cuda_blas *blas, cudaStream_t stream,
+                                       enum meed_matmul_kind kind, struct meed_mat a,
+                                       struct meed_mat b, bool accumulate, struct meed_mat c)
+{
+    (void)blas;
+    (void)stream;
+    if (refusing) {
+        return MEED_UNSUPPORTED;
+    }
+    emu_device_open();
+    enum meed_status st = product(kind, a, b, accumulate, c);
+    emu_device_close();
+    return st;
 }

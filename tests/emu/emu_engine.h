@@ -65,6 +65,15 @@ bool emu_shared_holds(const void *address, size_t bytes);
 enum { EMU_SYNC_POINTS = 4096 };
 void *emu_sync_point(int index);
 
+/* --- device memory and errors (emu_memory.cpp, emu_runtime.cpp) ------------------------------ */
+
+/* Device memory may be touched in between; pairs nest. */
+void emu_device_open(void);
+void emu_device_close(void);
+/* Remembers a failure for cudaGetLastError; returns it. */
+cudaError_t emu_error_keep(cudaError_t error);
+cudaError_t emu_stream_check(cudaStream_t stream);
+
 /* --- collectives and copies ------------------------------------------------------------------ */
 
 void emu_warps_begin(int threads);

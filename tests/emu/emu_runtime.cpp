@@ -1,10 +1,9 @@
 /* The calls of the CUDA runtime that the backend makes, on one device with four multiprocessors of
  * compute capability 8.0.
  *
- * A launch, a copy and a fill end before they return: streams have nothing to order. Device memory
- * is host memory of its own, filled with 0xFF; under ASan exactly as long as asked for. An error is
- * kept for cudaGetLastError, which clears it even after a failed kernel, where a device would stay
- * lost: the next test of a program wants to go on.
+ * A launch ends before it returns: streams have nothing to order. An error is kept for
+ * cudaGetLastError, which clears it even after a failed kernel, where a device would stay lost: the
+ * next test of a program wants to go on. Memory is in emu_memory.cpp.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +11,6 @@
 #include "tests/emu/emu_engine.h"
 
 static constexpr int MULTIPROCESSORS = 4;
-static constexpr size_t DEVICE_ALIGNMENT = 256;
 static constexpr unsigned GRID_YZ_MAX = 65535;
 static constexpr unsigned BLOCK_Z_MAX = 64;
 
@@ -21,7 +19,7 @@ struct CUstream_st {
 };
 static cudaError_t last_error;
 
-static cudaError_t error_keep(cudaError_t error)
+cudaError_t emu_error_keep(cudaError_t error)
 {
     last_error = error != cudaSuccess ? error : last_error;
     return error;
@@ -90,10 +88,13 @@ void meed_emu_run(const struct meed_emu_launch *launch, void (*body)(const void 
                 "bytes of shared memory\n",
                 launch->kernel, launch->grid.x, launch->grid.y, launch->grid.z, launch->block.x,
                 launch->block.y, launch->block.z, launch->shared_bytes);
-        error_keep(error);
-    } else if (!emu_blocks_run(launch, body, arguments)) {
-        error_keep(cudaErrorLaunchFailure);
+        emu_error_keep(error);
+        return;
     }
+    emu_device_open();
+    bool ran = emu_blocks_run(launch, body, arguments);
+    emu_device_close();
+    emu_error_keep(ran ? cudaSuccess : cudaErrorLaunchFailure);
 }
 
 /* --- device ---------------------------------------------------------------------------------- */
@@ -106,13 +107,13 @@ cudaError_t cudaGetDeviceCount(int *count)
 
 cudaError_t cudaSetDevice(int device)
 {
-    return error_keep(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+    return emu_error_keep(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device)
 {
     if (device != 0) {
-        return error_keep(cudaErrorInvalidDevice);
+        return emu_error_keep(cudaErrorInvalidDevice);
     }
     switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
@@ -128,7 +129,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
         *value = EMU_SHARED_MAX;
         return cudaSuccess;
     }
-    return error_keep(cudaErrorInvalidValue);
+    return emu_error_keep(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaDeviceSynchronize(void)
@@ -144,66 +145,19 @@ cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
     return cudaSuccess;
 }
 
-/* --- memory ---------------------------------------------------------------------------------- */
-
-cudaError_t cudaMalloc(void **block, size_t bytes)
-{
-    void *made = NULL;
-    if (bytes > 0 && posix_memalign(&made, DEVICE_ALIGNMENT, bytes) != 0) {
-        return error_keep(cudaErrorMemoryAllocation);
-    }
-    if (made) {
-        memset(made, 0xFF, bytes);
-    }
-    *block = made;
-    return cudaSuccess;
-}
-
-cudaError_t cudaFree(void *block)
-{
-    free(block);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMallocHost(void **block, size_t bytes)
-{
-    *block = malloc(bytes);
-    return error_keep(*block || bytes == 0 ? cudaSuccess : cudaErrorMemoryAllocation);
-}
-
-cudaError_t cudaFreeHost(void *block)
-{
-    free(block);
-    return cudaSuccess;
-}
-
-static cudaError_t stream_check(cudaStream_t stream)
-{
-    return stream && !stream->open ? error_keep(cudaErrorInvalidResourceHandle) : cudaSuccess;
-}
-
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
-                            cudaStream_t stream)
-{
-    (void)kind;
-    memcpy(to, from, bytes);
-    return stream_check(stream);
-}
-
-cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
-{
-    memset(to, value, bytes);
-    return stream_check(stream);
-}
-
 /* --- streams and errors ---------------------------------------------------------------------- */
+
+cudaError_t emu_stream_check(cudaStream_t stream)
+{
+    return stream && !stream->open ? emu_error_keep(cudaErrorInvalidResourceHandle) : cudaSuccess;
+}
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
     (void)flags;
     *stream = (cudaStream_t)calloc(1, sizeof **stream);
     if (!*stream) {
-        return error_keep(cudaErrorMemoryAllocation);
+        return emu_error_keep(cudaErrorMemoryAllocation);
     }
     (*stream)->open = 1;
     return cudaSuccess;
@@ -211,12 +165,12 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    return stream_check(stream);
+    return emu_stream_check(stream);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
-    cudaError_t error = stream_check(stream);
+    cudaError_t error = emu_stream_check(stream);
     free(stream);
     return error;
 }

@@ -62,6 +62,15 @@ struct meed_adapter *small_adapter(const struct golden *golden, meed_proj_set ta
     return adapter;
 }
 
+float *small_fetch(const struct meed_backend *be, const void *device, size_t count)
+{
+    float *host = meed_heap_alloc(count, sizeof *host);
+    assert_non_null(host);
+    golden_ok(be->copy_from(be, host, device, count * sizeof *host));
+    golden_ok(be->sync(be));
+    return host;
+}
+
 float *small_gradient(const struct small_machine *machine, struct meed_net *net,
                       const struct meed_batch *batch, uint64_t step_key)
 {
@@ -69,14 +78,12 @@ float *small_gradient(const struct small_machine *machine, struct meed_net *net,
     size_t count = (size_t)meed_net_master_count(net);
     float weight[GOLDEN_SEQUENCES * GOLDEN_MAX_LENGTH], logprob[MEED_COUNT(weight)];
     void *device = NULL;
-    float *host = meed_heap_alloc(count, sizeof *host);
-    assert_non_null(host);
-    golden_ok(be->alloc(be, count * sizeof *host, &device));
+    golden_ok(be->alloc(be, count * sizeof(float), &device));
     for (int32_t m = 0; m < batch->loss_rows; m++) {
         weight[m] = 1.0f / (float)batch->loss_rows;
     }
     golden_ok(meed_net_backward(net, batch, weight, step_key, logprob, device, NULL));
-    golden_ok(be->copy_from(be, host, device, count * sizeof *host));
+    float *host = small_fetch(be, device, count);
     be->free(be, device);
     return host;
 }

@@ -22,6 +22,8 @@ struct meed_net *small_net(const struct small_machine *machine, const struct gol
  * adapter has. */
 struct meed_adapter *small_adapter(const struct golden *golden, meed_proj_set targets, int32_t rank,
                                    uint64_t seed, float size);
+/* Host copy of device floats; free with meed_heap_free. */
+float *small_fetch(const struct meed_backend *be, const void *device, size_t count);
 /* Host copy of the flat gradient of −mean log p; free with meed_heap_free. */
 float *small_gradient(const struct small_machine *machine, struct meed_net *net,
                       const struct meed_batch *batch, uint64_t step_key);
