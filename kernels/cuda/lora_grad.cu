@@ -173,7 +173,8 @@ static __global__ void __launch_bounds__(GRAD_THREADS, 2)
 {
     constexpr int RIGHT = GRAD_DEPTH * GRAD_PITCH;
     constexpr int LEFT = GRAD_DEPTH * RANK_PITCH;
-    MEED_SHARED(meed_bf16[GRAD_STAGES * (RIGHT + LEFT)], shared);
+    MEED_SHARED(uint4[GRAD_STAGES * (RIGHT + LEFT) / 8], aligned);
+    meed_bf16 *shared = (meed_bf16 *)aligned;
     const grad_part<meed_bf16> &part = job.parts[grad_part_find(job)];
     int32_t col = ((int32_t)blockIdx.x - part.block) * GRAD_COLS;
     int32_t rank = (int32_t)blockIdx.z * GRAD_RANKS;
@@ -419,8 +420,9 @@ static __device__ __forceinline__ void dx_product(float (&sums)[DX_COLS / 8][4],
 template <bool GATED>
 static __global__ void __launch_bounds__(DX_THREADS, 2) lora_dx_tensor_kernel(dx_job<meed_bf16> job)
 {
-    MEED_SHARED(meed_bf16[DX_DEPTH * DX_PITCH], tile);
-    MEED_SHARED(float[DX_THREADS / 32][16 * SUM_PITCH], stages);
+    MEED_SHARED(uint4[DX_DEPTH * DX_PITCH / 8], a_tile);
+    MEED_SHARED(float4[DX_THREADS / 32][16 * SUM_PITCH / 4], stages);
+    meed_bf16 *tile = (meed_bf16 *)a_tile;
     int64_t row = (int64_t)blockIdx.x * DX_ROWS + threadIdx.x / 32 * 16;
     int32_t col = (int32_t)blockIdx.y * DX_COLS;
     float sums[DX_COLS / 8][4] = {};
@@ -440,7 +442,7 @@ static __global__ void __launch_bounds__(DX_THREADS, 2) lora_dx_tensor_kernel(dx
         __syncthreads();
     }
     int lane = (int)threadIdx.x % 32;
-    float *stage = stages[threadIdx.x / 32];
+    float *stage = (float *)stages[threadIdx.x / 32];
 #pragma unroll
     for (int half = 0; half < DX_COLS / SUM_COLS; half++) {
 #pragma unroll

@@ -25,12 +25,12 @@ static __global__ void __launch_bounds__(TAIL_THREADS, 2)
     tail_slices_kernel(tail_job<T> job, float *parts)
 {
     constexpr int FLOATS = TAIL_SHARED<T, NT>;
-    MEED_SHARED(float[FLOATS], shared);
+    MEED_SHARED(float4[FLOATS / 4], shared);
     int64_t row = (int64_t)blockIdx.x * TAIL_ROWS;
     int32_t rank = (int32_t)blockIdx.z * 8 * NT;
     int32_t slice = (int32_t)blockIdx.y;
     float sums[TAIL_OWN<NT>];
-    tail_slice<NT>(sums, shared, job, row, rank, slice);
+    tail_slice<NT>(sums, (float *)shared, job, row, rank, slice);
 #pragma unroll
     for (int i = 0; i < TAIL_OWN<NT>; i++) {
         int own = (int)threadIdx.x + i * TAIL_THREADS;

@@ -147,7 +147,7 @@ static __global__ void __launch_bounds__(NORM_THREADS, 2)
     rmsnorm_fwd_tail_kernel(norm_job<T> job, tail_job<T> tail)
 {
     constexpr int FLOATS = TAIL_SHARED<T, NT>;
-    MEED_SHARED(float[FLOATS], shared);
+    MEED_SHARED(float4[FLOATS / 4], shared);
     int64_t first = (int64_t)blockIdx.x * TAIL_ROWS;
 #pragma unroll 1
     for (int i = (int)threadIdx.x / 32; i < TAIL_ROWS; i += NORM_WARPS) {
@@ -156,7 +156,7 @@ static __global__ void __launch_bounds__(NORM_THREADS, 2)
         }
     }
     __syncthreads();
-    tail_rows<T, NT>(shared, tail, first);
+    tail_rows<T, NT>((float *)shared, tail, first);
 }
 
 template <typename T>

@@ -65,7 +65,7 @@ static __global__ void __launch_bounds__(TAIL_THREADS, 2)
 {
     constexpr int N = LANE_COUNT<T>;
     constexpr int FLOATS = TAIL_SHARED<T, NT>;
-    MEED_SHARED(float[FLOATS], shared);
+    MEED_SHARED(float4[FLOATS / 4], shared);
     int64_t first = (int64_t)blockIdx.x * TAIL_ROWS;
     int lane = (int)threadIdx.x % 32;
 #pragma unroll 1
@@ -78,7 +78,7 @@ static __global__ void __launch_bounds__(TAIL_THREADS, 2)
         }
     }
     __syncthreads();
-    tail_rows<T, NT>(shared, tail, first);
+    tail_rows<T, NT>((float *)shared, tail, first);
 }
 
 template <typename T>

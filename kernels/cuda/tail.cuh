@@ -179,8 +179,9 @@ template <typename Launch> static void tail_dispatch(int64_t r, const Launch &la
 /* A thread owns outputs threadIdx + i·256, i < NT/2, of the block's 16 rows × 8·NT ranks. */
 template <int NT> static constexpr int TAIL_OWN = NT / 2;
 template <int NT> static constexpr int TAIL_PITCH = 8 * NT + 8;
+/* Floats of shared memory; kernels declare float4, for its alignment. */
 template <typename T, int NT>
-static constexpr int TAIL_SHARED = sizeof(T) == 2 ? TAIL_WARPS *TAIL_ROWS *TAIL_PITCH<NT> : 1;
+static constexpr int TAIL_SHARED = sizeof(T) == 2 ? TAIL_WARPS *TAIL_ROWS *TAIL_PITCH<NT> : 4;
 
 /* Eight bf16 from `at`, of which `count` are real. The unaligned form is a loop on purpose:
  * unrolled, its loads would take the registers that the accumulators need. */
