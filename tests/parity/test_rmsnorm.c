@@ -14,8 +14,16 @@ struct shape {
     int64_t k;
     int64_t r;
 };
-static const struct shape shapes[] = {{0, 5, 0},   {1, 1, 0},   {3, 7, 8},     {33, 17, 5},
-                                      {37, 64, 8}, {5, 193, 0}, {70, 576, 40}, {2, 2049, 17}};
+static const struct shape shapes[] = {{0, 5, 0},    {1, 1, 0},     {3, 7, 8},     {33, 17, 5},
+                                      {37, 64, 8},  {5, 193, 0},   {70, 576, 40}, {2, 2049, 17},
+                                      {65, 321, 5}, {66, 2056, 16}};
+
+/* Rows at multiples of 16 bytes, where K allows it, or at odd places. */
+static int64_t row_pad(struct shape s, int64_t odd)
+{
+    return s.k % 8 ? odd : 8;
+}
+
 static const double eps = 1e-5;
 
 /* Σ dy·y(s) of one row; y = s·rstd·w. */
@@ -46,10 +54,10 @@ static void row_norm_grad(const double *s, const double *w, const double *dy, in
 
 static void fwd_shape(struct parity *p, struct shape s, enum meed_dtype dtype, bool residual)
 {
-    struct meed_mat x = parity_mat(p, s.m, s.k, 1, dtype, 2.0);
-    struct meed_mat add = parity_mat(p, s.m, s.k, 2, dtype, 1.0);
+    struct meed_mat x = parity_mat(p, s.m, s.k, row_pad(s, 1), dtype, 2.0);
+    struct meed_mat add = parity_mat(p, s.m, s.k, row_pad(s, 2), dtype, 1.0);
     struct meed_mat sum = parity_mat(p, s.m, s.k, 0, dtype, 1.0);
-    struct meed_mat y = parity_mat(p, s.m, s.k + s.r, 3, dtype, 1.0);
+    struct meed_mat y = parity_mat(p, s.m, s.k + s.r, row_pad(s, 3), dtype, 1.0);
     struct meed_mat a = parity_mat(p, s.r, s.k, 0, dtype, 1.0);
     float *w = parity_floats(p, s.k, 2.0);
     float *rstd = parity_floats(p, s.m + 1, 1.0);
@@ -105,9 +113,9 @@ static void parity_case_rmsnorm_fwd(struct parity *p)
 
 static void bwd_shape(struct parity *p, struct shape s, enum meed_dtype dtype)
 {
-    struct meed_mat sum = parity_mat(p, s.m, s.k, 1, dtype, 2.0);
-    struct meed_mat dy = parity_mat(p, s.m, s.k, 4, dtype, 1.0);
-    struct meed_mat dsum = parity_mat(p, s.m, s.k, 2, dtype, 1.0);
+    struct meed_mat sum = parity_mat(p, s.m, s.k, row_pad(s, 1), dtype, 2.0);
+    struct meed_mat dy = parity_mat(p, s.m, s.k, row_pad(s, 4), dtype, 1.0);
+    struct meed_mat dsum = parity_mat(p, s.m, s.k, row_pad(s, 2), dtype, 1.0);
     struct meed_mat again = parity_copy(p, dsum);
     float *w = parity_floats(p, s.k, 2.0);
     float *rstd = parity_floats(p, s.m + 1, 1.0);

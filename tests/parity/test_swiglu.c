@@ -13,8 +13,14 @@ struct shape {
     int64_t f;
     int64_t r;
 };
-static const struct shape shapes[] = {{0, 5, 0},    {1, 1, 1},  {3, 7, 8},
-                                      {35, 100, 5}, {9, 33, 0}, {66, 528, 24}};
+static const struct shape shapes[] = {{0, 5, 0},  {1, 1, 1},     {3, 7, 8},   {35, 100, 5},
+                                      {9, 33, 0}, {66, 528, 24}, {65, 77, 40}};
+
+/* Rows at multiples of 16 bytes, where F allows it, or at odd places. */
+static int64_t row_pad(struct shape s, int64_t odd)
+{
+    return s.f % 8 ? odd : 8;
+}
 
 static double sigmoid(double x)
 {
@@ -23,8 +29,8 @@ static double sigmoid(double x)
 
 static void fwd_shape(struct parity *p, struct shape s, enum meed_dtype dtype, double scale)
 {
-    struct meed_mat gu = parity_mat(p, s.m, 2 * s.f, 1, dtype, scale);
-    struct meed_mat out = parity_mat(p, s.m, s.f + s.r, 2, dtype, 1.0);
+    struct meed_mat gu = parity_mat(p, s.m, 2 * s.f, row_pad(s, 1), dtype, scale);
+    struct meed_mat out = parity_mat(p, s.m, s.f + s.r, row_pad(s, 2), dtype, 1.0);
     struct meed_mat a = parity_mat(p, s.r, s.f, 0, dtype, 1.0);
     struct meed_tail tail = {a, NULL, NULL, 0.0f, 0};
     p->be->swiglu_fwd(p->be, gu, &tail, out);
@@ -62,7 +68,7 @@ static void parity_case_swiglu_fwd(struct parity *p)
 
 static void bwd_shape(struct parity *p, struct shape s, enum meed_dtype dtype)
 {
-    struct meed_mat gu = parity_mat(p, s.m, 2 * s.f, 1, dtype, 4.0);
+    struct meed_mat gu = parity_mat(p, s.m, 2 * s.f, row_pad(s, 1), dtype, 4.0);
     struct meed_mat dout = parity_mat(p, s.m, s.f, s.r, dtype, 1.0);
     struct meed_mat dgu = parity_mat(p, s.m, 2 * s.f, 0, dtype, 1.0);
     const double *values = parity_values(p, gu);
