@@ -10,12 +10,13 @@
  * have one order of summation and no atomics. dA and every module's dB are parts of one launch:
  * columns of x, then columns of dy. Bytes: x and dy once, 2·M·(K + N), which is the floor; the
  * skinny side again for every 128 columns, from L2; 8·(K·R + N·r) for every 512 rows, partial sums
- * written and read, a sixteenth of x at R 16. FLOPs: 2·R for 2 bytes, a tenth of what sm_80 has.
- * Both operands lie the wrong way round for mma (the sum runs down their columns), so both pass
- * through shared memory and ldmatrix.trans: cp.async, 32 rows a stage, three stages of 13 KB, 8
- * warps of 16 columns × 64 ranks (32 accumulators). With four such blocks on a multiprocessor
- * 64 KB are under way. A thread drops the elements of x̃ in the 16 bytes that it copied itself,
- * between its wait and the barrier.
+ * written and read, an eighth of x at R 16, in L2 as a rule. FLOPs: 2·R for 2 bytes, a tenth of
+ * what sm_80 has. Both operands lie the wrong way round for mma (the sum runs down their columns),
+ * so both pass through shared memory and ldmatrix.trans: cp.async, 32 rows a stage, three stages of
+ * 13 KB, 8 warps of 16 columns × 64 ranks (32 accumulators). Two such blocks share a multiprocessor
+ * (108 registers a thread) and keep 50 KB under way, three times what memory's latency asks for. A
+ * thread drops the elements of x̃ in the 16 bytes that it copied itself, between its wait and the
+ * barrier.
  *
  * dx is the shape of lora_merge, but for its mask and gates a row, and bound by the read and write
  * of dx: 4·M·K bytes. A block has 128 rows × 128 columns, a warp 16 rows; A passes through shared
@@ -86,8 +87,8 @@ template <typename T>
 static __device__ __forceinline__ float *grad_sum_at(const grad_job<T> &job,
                                                      const grad_part<T> &part, int32_t c, int32_t j)
 {
-    int64_t at = part.is_da ? (int64_t)j * part.cols + c : (int64_t)c * part.r + j;
-    return job.sums + blockIdx.y * job.total + part.first + at;
+    int32_t at = part.is_da ? j * part.cols + c : c * part.r + j;
+    return job.sums + (blockIdx.y * job.total + part.first) + at;
 }
 
 /* Starts the copy of 8 columns; `count` of them are real, the rest become zeros. */
@@ -105,41 +106,71 @@ static __device__ __forceinline__ void chunk_load(meed_bf16 *to, const meed_bf16
     }
 }
 
-/* Starts the copy of GRAD_DEPTH rows from m of both sides of a part. */
-static __device__ __forceinline__ void grad_load(meed_bf16 *right, meed_bf16 *left,
-                                                 const grad_part<meed_bf16> &part, int64_t m,
-                                                 int64_t m_end, int32_t col, int32_t rank)
+/* What a thread copies next: two chunks of the right side, RIGHT_STEP rows apart, one of the left.
+ */
+struct grad_feed {
+    const meed_bf16 *right;
+    const meed_bf16 *left;
+    int64_t right_stride;
+    int64_t left_stride;
+    int32_t right_count; /* columns of its chunks that are real, may be negative or more than 8 */
+    int32_t left_count;
+    int32_t rows; /* of the slab, from the next stage on */
+    bool right_aligned;
+    bool left_aligned;
+};
+static constexpr int RIGHT_CHUNKS = GRAD_COLS / 8;
+static constexpr int LEFT_CHUNKS = GRAD_RANKS / 8;
+static constexpr int RIGHT_STEP = GRAD_THREADS / RIGHT_CHUNKS;
+static_assert(GRAD_DEPTH == 2 * RIGHT_STEP && GRAD_DEPTH * LEFT_CHUNKS == GRAD_THREADS, "chunks");
+
+static __device__ __forceinline__ struct grad_feed
+grad_feed_make(const grad_part<meed_bf16> &part, int64_t m, int64_t end, int32_t col, int32_t rank)
 {
-    constexpr int CHUNKS = GRAD_COLS / 8;
-#pragma unroll
-    for (int i = 0; i < GRAD_DEPTH * CHUNKS / GRAD_THREADS; i++) {
-        int at = (int)threadIdx.x + i * GRAD_THREADS;
-        int row = at / CHUNKS;
-        int c = at % CHUNKS * 8;
-        chunk_load(right + row * GRAD_PITCH + c,
-                   part.right + (m + row) * part.right_stride + col + c,
-                   m + row < m_end ? part.cols - col - c : 0, part.right_aligned);
-    }
-    constexpr int RANK_CHUNKS = GRAD_RANKS / 8;
-    static_assert(GRAD_DEPTH * RANK_CHUNKS == GRAD_THREADS, "a chunk a thread");
-    int row = (int)threadIdx.x / RANK_CHUNKS;
-    int j = (int)threadIdx.x % RANK_CHUNKS * 8;
-    chunk_load(left + row * RANK_PITCH + j, part.left + (m + row) * part.left_stride + rank + j,
-               m + row < m_end ? part.r - rank - j : 0, part.left_aligned);
+    int c = col + (int)threadIdx.x % RIGHT_CHUNKS * 8;
+    int j = rank + (int)threadIdx.x % LEFT_CHUNKS * 8;
+    struct grad_feed feed;
+    feed.right = part.right + (m + threadIdx.x / RIGHT_CHUNKS) * part.right_stride + c;
+    feed.left = part.left + (m + threadIdx.x / LEFT_CHUNKS) * part.left_stride + j;
+    feed.right_stride = part.right_stride;
+    feed.left_stride = part.left_stride;
+    feed.right_count = part.cols - c;
+    feed.left_count = part.r - j;
+    feed.rows = (int32_t)(end - m);
+    feed.right_aligned = part.right_aligned;
+    feed.left_aligned = part.left_aligned;
+    return feed;
 }
 
-/* Drops what this thread's chunks of x̃ must lose: the same chunks as in grad_load. */
-static __device__ __forceinline__ void grad_mask(meed_bf16 *right, const struct tail_mask &mask,
-                                                 int64_t m, int32_t col, int32_t k)
+/* Starts the copy of the next GRAD_DEPTH rows of both sides; rows past the slab become zeros. */
+static __device__ __forceinline__ void grad_load(meed_bf16 *right, meed_bf16 *left,
+                                                 struct grad_feed &feed)
 {
-    constexpr int CHUNKS = GRAD_COLS / 8;
+    int row = (int)threadIdx.x / RIGHT_CHUNKS;
+    int c = (int)threadIdx.x % RIGHT_CHUNKS * 8;
+#pragma unroll
+    for (int i = 0; i < GRAD_DEPTH; i += RIGHT_STEP) {
+        chunk_load(right + (row + i) * GRAD_PITCH + c, feed.right + i * feed.right_stride,
+                   row + i < feed.rows ? feed.right_count : 0, feed.right_aligned);
+    }
+    row = (int)threadIdx.x / LEFT_CHUNKS;
+    chunk_load(left + row * RANK_PITCH + (int)threadIdx.x % LEFT_CHUNKS * 8, feed.left,
+               row < feed.rows ? feed.left_count : 0, feed.left_aligned);
+    feed.right += GRAD_DEPTH * feed.right_stride;
+    feed.left += GRAD_DEPTH * feed.left_stride;
+    feed.rows -= GRAD_DEPTH;
+}
+
+/* Drops what this thread's chunks of x̃ must lose; `element` is that of the tile's first. */
+static __device__ __forceinline__ void grad_mask(meed_bf16 *right, const struct tail_mask &mask,
+                                                 uint64_t element, int32_t k)
+{
 #pragma unroll 1
-    for (int at = (int)threadIdx.x; at < GRAD_DEPTH * CHUNKS; at += GRAD_THREADS) {
-        int row = at / CHUNKS;
-        int c = at % CHUNKS * 8;
+    for (int row = (int)threadIdx.x / RIGHT_CHUNKS; row < GRAD_DEPTH; row += RIGHT_STEP) {
+        int c = (int)threadIdx.x % RIGHT_CHUNKS * 8;
         uint4 *chunk = (uint4 *)(right + row * GRAD_PITCH + c);
-        uint64_t element = (uint64_t)(m + row) * (uint64_t)k + (uint64_t)(col + c);
-        *chunk = tail_mask_octet(*chunk, tail_mask_bits<8>(mask, element));
+        uint64_t first = element + (uint64_t)row * (uint64_t)k + (uint64_t)c;
+        *chunk = tail_mask_octet(*chunk, tail_mask_bits<8>(mask, first));
     }
 }
 
@@ -184,10 +215,10 @@ static __global__ void __launch_bounds__(GRAD_THREADS, 2)
         bool masked = part.is_da && job.mask.threshold;
         float sums[GRAD_RANKS / 8][4] = {};
         meed_bf16 *left = shared + GRAD_STAGES * RIGHT;
-#pragma unroll
+        struct grad_feed feed = grad_feed_make(part, m, end, col, rank);
+#pragma unroll 1
         for (int stage = 0; stage < GRAD_STAGES - 1; stage++) {
-            grad_load(shared + stage * RIGHT, left + stage * LEFT, part, m + stage * GRAD_DEPTH,
-                      end, col, rank);
+            grad_load(shared + stage * RIGHT, left + stage * LEFT, feed);
             meed_cp_async_commit();
         }
         int stage = 0;
@@ -195,11 +226,11 @@ static __global__ void __launch_bounds__(GRAD_THREADS, 2)
         for (; m < end; m += GRAD_DEPTH) {
             meed_cp_async_wait<GRAD_STAGES - 2>();
             if (masked) {
-                grad_mask(shared + stage * RIGHT, job.mask, m, col, part.cols);
+                grad_mask(shared + stage * RIGHT, job.mask, (uint64_t)(m * part.cols + col),
+                          part.cols);
             }
             __syncthreads();
-            grad_load(shared + next * RIGHT, left + next * LEFT, part,
-                      m + (GRAD_STAGES - 1) * GRAD_DEPTH, end, col, rank);
+            grad_load(shared + next * RIGHT, left + next * LEFT, feed);
             meed_cp_async_commit();
             grad_product(sums, shared + stage * RIGHT, left + stage * LEFT, part.r - rank);
             stage = stage + 1 < GRAD_STAGES ? stage + 1 : 0;
@@ -531,6 +562,7 @@ static void part_push(grad_job<T> &job, struct meed_mat left, struct meed_mat ri
                       float scale, bool is_da, int block_cols)
 {
     MEED_ASSERT(job.part_count < GRAD_PARTS);
+    MEED_ASSERT(left.cols * right.cols <= INT32_MAX);
     if (left.cols == 0 || right.cols == 0) {
         return;
     }

@@ -2,7 +2,7 @@
  *
  * Two kernels around tail.cuh: a block sums one slice of K for 16 rows and up to 48 ranks, a second
  * kernel adds the slices in order, gates and rounds. Where K is one slice (2,048 columns), the
- * first does it all. Between them travel S·M·R floats: at K 4,096 and R 16 a fiftieth of x. The
+ * first does it all. Between them travel S·M·R floats: at K 4,096 and R 16 a 64th of x, twice. The
  * grid is rows/16 × slices × ranks/48, so a decode step still has a block for every 2,048 columns.
  *
  * The gates' gradient wants u = x·Aᵀ itself, in fp32: the sums of the first kernel, unrounded. Then
