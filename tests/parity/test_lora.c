@@ -35,6 +35,12 @@ static bool wanted(const struct shape *s)
     return !parity_small || s->m * s->k < 40000;
 }
 
+/* The gates of row m: another set on every row, then the same for a hundred. */
+static int32_t set_of(int64_t m)
+{
+    return (int32_t)((m < 150 ? m * 5 : m / 100) % GATE_SETS);
+}
+
 /* x̃: x under the mask, scaled. */
 static double *dropped(struct parity *p, const double *x, const struct shape *s, uint64_t key)
 {
@@ -68,7 +74,7 @@ static struct meed_tail tail_make(struct parity *p, const struct shape *s, enum 
                              s->dropout, 77};
     int32_t sets[1024];
     for (int64_t m = 0; m < s->m; m++) {
-        sets[m] = (int32_t)(m * 5 % GATE_SETS);
+        sets[m] = set_of(m);
     }
     if (gated) {
         tail.gates = parity_floats(p, GATE_SETS * s->r, 1.0);
@@ -79,7 +85,7 @@ static struct meed_tail tail_make(struct parity *p, const struct shape *s, enum 
 
 static double gate(const double *gates, const struct shape *s, int64_t m, int64_t j)
 {
-    return gates ? gates[m * 5 % GATE_SETS * s->r + j] : 1.0;
+    return gates ? gates[set_of(m) * s->r + j] : 1.0;
 }
 
 static void down_shape(struct parity *p, const struct shape *s, enum meed_dtype dtype, bool gated)
@@ -256,7 +262,7 @@ static void parity_case_lora_gate_grad(struct parity *p)
             }
             for (int64_t m = 0; m < s.m; m++) {
                 for (int64_t j = 0; j < s.r; j++) {
-                    want[m * 5 % GATE_SETS * s.r + j] += dt[m * s.r + j] * low[m * s.r + j];
+                    want[set_of(m) * s.r + j] += dt[m * s.r + j] * low[m * s.r + j];
                 }
             }
             void *device = NULL;
