@@ -95,7 +95,5 @@ enum meed_status meed_cuda_blas_matmul(struct meed_cuda_blas *blas, cudaStream_t
         return MEED_UNSUPPORTED;
     }
     emu_device_open();
-    enum meed_status st = product(kind, a, b, accumulate, c);
-    emu_device_close();
-    return st;
+    return product(kind, a, b, accumulate, c);
 }

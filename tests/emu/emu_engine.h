@@ -67,7 +67,7 @@ void *emu_sync_point(int index);
 
 /* --- device memory and errors (emu_memory.cpp, emu_runtime.cpp) ------------------------------ */
 
-/* Device memory may be touched in between; pairs nest. */
+/* From open to close device memory may be touched; again is nothing. */
 void emu_device_open(void);
 void emu_device_close(void);
 /* Remembers a failure for cudaGetLastError; returns it. */

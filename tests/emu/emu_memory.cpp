@@ -1,8 +1,10 @@
 /* Device memory, which the host must not touch.
  *
- * In the plain build every block has pages of its own, without access while no kernel and no copy
- * runs, so code that follows a device pointer on the host faults here as it would beside a GPU, and
- * is told why. A block ends at its last page (at a multiple of 256 bytes), where a page without
+ * In the plain build every block has pages of its own, and the host's access to them ends whenever
+ * it waits for the stream or has copied from it, until the next kernel or copy: code that follows a
+ * device pointer on the host faults here as it would beside a GPU, and is told why. (Not after each
+ * launch: protecting a model's pages a thousand times a step is what the step would cost.) A block
+ * ends at its last page (at a multiple of 256 bytes), where a page without
  * access follows. Under a sanitizer blocks come from malloc, exactly as long as asked for: its red
  * zones are finer than pages. New memory is 0xFF throughout, NaN in fp32 and bf16.
  *
@@ -27,7 +29,7 @@ struct device_block {
 };
 static struct device_block blocks[BLOCKS_MAX];
 static int block_count;
-static int opened;
+static bool is_open = true;
 
 static void access_set(const struct device_block *device, int access)
 {
@@ -37,20 +39,20 @@ static void access_set(const struct device_block *device, int access)
     }
 }
 
+static void all_access_set(bool open)
+{
+    for (int i = 0; open != is_open && i < block_count; i++) {
+        access_set(&blocks[i], open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    }
+    is_open = open;
+}
 void emu_device_open(void)
 {
-    for (int i = 0; opened == 0 && i < block_count; i++) {
-        access_set(&blocks[i], PROT_READ | PROT_WRITE);
-    }
-    opened++;
+    all_access_set(true);
 }
-
 void emu_device_close(void)
 {
-    opened--;
-    for (int i = 0; opened == 0 && i < block_count; i++) {
-        access_set(&blocks[i], PROT_NONE);
-    }
+    all_access_set(false);
 }
 
 /* Says why, and lets the fault happen again, unhandled. */
@@ -88,7 +90,7 @@ static void *block_map(size_t bytes)
     }
     struct device_block *made = &blocks[block_count++];
     *made = {map, pages, map + pages - rounded};
-    access_set(made, PROT_READ | PROT_WRITE);
+    access_set(made, is_open ? PROT_READ | PROT_WRITE : PROT_NONE);
     return made->data;
 }
 
@@ -118,7 +120,6 @@ cudaError_t cudaMalloc(void **block, size_t bytes)
     if (made) {
         emu_device_open();
         memset(made, 0xFF, bytes);
-        emu_device_close();
     }
     *block = made;
     return cudaSuccess;
@@ -149,10 +150,11 @@ cudaError_t cudaFreeHost(void *block)
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
-    (void)kind;
     emu_device_open();
     memcpy(to, from, bytes);
-    emu_device_close();
+    if (kind == cudaMemcpyDeviceToHost) {
+        emu_device_close();
+    }
     return emu_stream_check(stream);
 }
 
@@ -160,6 +162,5 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 {
     emu_device_open();
     memset(to, value, bytes);
-    emu_device_close();
     return emu_stream_check(stream);
 }

@@ -92,9 +92,9 @@ void meed_emu_run(const struct meed_emu_launch *launch, void (*body)(const void 
         return;
     }
     emu_device_open();
-    bool ran = emu_blocks_run(launch, body, arguments);
-    emu_device_close();
-    emu_error_keep(ran ? cudaSuccess : cudaErrorLaunchFailure);
+    if (!emu_blocks_run(launch, body, arguments)) {
+        emu_error_keep(cudaErrorLaunchFailure);
+    }
 }
 
 /* --- device ---------------------------------------------------------------------------------- */
@@ -165,6 +165,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    emu_device_close();
     return emu_stream_check(stream);
 }
 

@@ -42,7 +42,7 @@ static bool mode_is_small(const struct meed_emu_mode *mode)
     }
     switch (meed_emu_checker()) {
     case MEED_EMU_PLAIN:
-        return mode->seed >= 2;
+        return mode->seed >= 1;
     case MEED_EMU_ADDRESS:
         return mode->seed >= 1 || mode->late;
     case MEED_EMU_THREAD:

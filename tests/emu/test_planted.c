@@ -3,7 +3,7 @@
  * Goal: a detector that goes blind fails the build. Method: each row of planted.def runs in a child
  * of its own (a sanitizer ends the process it reports on): with its fault, and what the child
  * prints must hold the words of the row, in every mode the row names; without it, and the child
- * must say `right` in every mode.
+ * must say `right` in every mode. A row without words for a checker is not run under it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -56,14 +56,14 @@ static void planted_row_is_seen(void **state)
     int count = meed_emu_mode_list(modes);
     char *output = malloc(OUTPUT_BYTES);
     assert_non_null(output);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count && *words; i++) {
         bool promised = row->when == ALL || (row->when == LATE) == modes[i].late;
         child_output(row, false, modes[i], output);
         if (!strstr(output, "verdict: right")) {
             fail_msg("%s, seed %llu: the correct kernel is accused:\n%s", row->name,
                      (unsigned long long)modes[i].seed, output);
         }
-        if (promised && *words) {
+        if (promised) {
             child_output(row, true, modes[i], output);
             if (!strstr(output, words)) {
                 fail_msg("%s, seed %llu, %s copies: \"%s\" is not in:\n%s", row->name,

@@ -68,8 +68,9 @@ static void parity_case_xent(struct parity *p)
     for (size_t i = 0; i < MEED_COUNT(vocabularies); i++) {
         for (int dtype = 0; dtype < 2; dtype++) {
             shape_case(p, 0, vocabularies[i], (enum meed_dtype)dtype, 1.0);
-            shape_case(p, 9, vocabularies[i], (enum meed_dtype)dtype, 5.0);
-            shape_case(p, 50, vocabularies[i], (enum meed_dtype)dtype, 300.0);
+            shape_case(p, parity_small ? 2 : 9, vocabularies[i], (enum meed_dtype)dtype, 5.0);
+            int64_t rows = parity_small && vocabularies[i] > 2000 ? 2 : 50;
+            shape_case(p, rows, vocabularies[i], (enum meed_dtype)dtype, 300.0);
         }
     }
 }
