@@ -336,6 +336,10 @@ static void net_head_works_in_pieces(void **state)
     struct meed_net *net = NULL;
     struct meed_lora_config lora = {.rank = 4, .alpha = 8, .targets = MEED_PROJ_ALL};
     small_machine_open(2, &machine);
+    if (!machine.be->host_memory) { /* a device's piece holds more than a small model fills */
+        small_machine_close(&machine);
+        skip();
+    }
     golden_ok(meed_checkpoint_open(MEED_SOURCE_DIR "/examples/tiny/model", &checkpoint));
     golden_ok(meed_adapter_create(&checkpoint->config, &lora, &adapter));
     meed_adapter_init(adapter, 5);
