@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/clock.h"
 
 static enum meed_status system_failed(const char *verb, const char *path)
 {
@@ -89,11 +90,12 @@ enum meed_status meed_file_sync_folder_of(const char *path)
 enum meed_status meed_file_write_atomic(const char *path, const void *bytes, size_t size)
 {
     char temporary[MEED_PATH_BYTES];
-    if (snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid()) >=
-        (int)sizeof temporary) {
+    /* The clock as well: process ids repeat between the nodes that share a folder. */
+    if (snprintf(temporary, sizeof temporary, "%s.tmp.%ld.%lld", path, (long)getpid(),
+                 (long long)meed_clock_monotonic_ns()) >= (int)sizeof temporary) {
         return MEED_FAIL(MEED_LIMIT, "path too long: %.80s…", path);
     }
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) {
         return system_failed("create", path);
     }
