@@ -108,23 +108,15 @@ static int32_t row_alike(const struct meed_shapley *values, uint32_t null_mask, 
     return alike;
 }
 
-/* Asks the game once for all rows that differ by more than null players, then copies each answer to
- * the rows it stands for. Answer r belongs to a row ≥ r, so copying from the last row backwards
- * never overwrites what is still to be read. */
-static enum meed_status utilities_request(const struct meed_game *game, struct meed_shapley *values)
+/* What to ask the game: one row for all that differ by null players only. members
+ * [coalition_count, players] gets `requested` rows; answer [coalition_count] says which of them
+ * each row of the table stands for. */
+static void members_fold(const struct meed_game *game, struct meed_shapley *values, double *members,
+                         int32_t *answer)
 {
-    enum meed_status st = MEED_OK;
     uint32_t null_mask = null_mask_of(game);
     size_t players = (size_t)game->players;
-    size_t row_bytes = (size_t)game->items * sizeof(double);
-    int32_t rows = values->coalition_count;
-    double *members = meed_heap_alloc((size_t)rows * players, sizeof *members);
-    int32_t *answer = meed_heap_alloc((size_t)rows, sizeof *answer);
-    if (!members || !answer) {
-        st = MEED_NOMEM;
-        goto out;
-    }
-    for (int32_t row = 0; row < rows; row++) {
+    for (int32_t row = 0; row < values->coalition_count; row++) {
         int32_t alike = row_alike(values, null_mask, row);
         if (alike < row) {
             answer[row] = answer[alike];
@@ -136,9 +128,25 @@ static enum meed_status utilities_request(const struct meed_game *game, struct m
             members[(size_t)answer[row] * players + k] = in ? 1.0 : 0.0;
         }
     }
+}
+
+/* Asks once, then copies each answer to the rows it stands for. Answer r belongs to a row ≥ r, so
+ * copying from the last row backwards never overwrites what is still to be read. */
+static enum meed_status utilities_request(const struct meed_game *game, struct meed_shapley *values)
+{
+    enum meed_status st = MEED_OK;
+    size_t row_bytes = (size_t)game->items * sizeof(double);
+    size_t rows = (size_t)values->coalition_count;
+    double *members = meed_heap_alloc(rows * (size_t)game->players, sizeof *members);
+    int32_t *answer = meed_heap_alloc(rows, sizeof *answer);
+    if (!members || !answer) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    members_fold(game, values, members, answer);
     MEED_TRY_OUT(game->evaluate(game->user, members, values->requested, values->utilities));
-    for (int32_t row = rows - 1; row >= 0; row--) {
-        memmove((char *)values->utilities + (size_t)row * row_bytes,
+    for (size_t row = rows; row-- > 0;) {
+        memmove((char *)values->utilities + row * row_bytes,
                 (char *)values->utilities + (size_t)answer[row] * row_bytes, row_bytes);
     }
     st = utilities_check(values);
@@ -209,16 +217,54 @@ static void item_exact(struct meed_shapley *values, int32_t item, const double *
     }
 }
 
-enum meed_status meed_shapley_exact(const struct meed_game *game, struct meed_shapley **values)
+/* The table of an estimator with its masks, nothing asked yet. */
+static enum meed_status rows_create(const struct meed_game *game, bool exact,
+                                    struct meed_shapley **values)
 {
-    struct meed_shapley *made = NULL;
     MEED_TRY(game_check(game));
     int32_t n = game->players;
-    MEED_TRY(values_create(game, (int32_t)1 << n, &made));
-    enum meed_status st = MEED_OK;
-    for (int32_t mask = 0; mask < made->coalition_count; mask++) {
-        made->masks[mask] = (uint32_t)mask;
+    MEED_TRY(values_create(game, exact ? (int32_t)1 << n : n + 2, values));
+    struct meed_shapley *made = *values;
+    uint32_t everyone = (uint32_t)((1ull << n) - 1);
+    for (int32_t row = 0; row < made->coalition_count; row++) {
+        made->masks[row] = exact     ? (uint32_t)row
+                           : row < 2 ? everyone * (uint32_t)row
+                                     : everyone & ~(1u << (row - 2));
     }
+    return MEED_OK;
+}
+
+enum meed_status meed_shapley_coalitions(const struct meed_game *game, bool exact, double **members,
+                                         int32_t *count)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_shapley *rows = NULL;
+    int32_t *answer = NULL;
+    MEED_TRY(rows_create(game, exact, &rows));
+    size_t most = (size_t)rows->coalition_count;
+    double *made = meed_heap_alloc(most * (size_t)game->players, sizeof *made);
+    answer = meed_heap_alloc(most, sizeof *answer);
+    if (!made || !answer) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    members_fold(game, rows, made, answer);
+    *count = rows->requested;
+    *members = made;
+    made = NULL;
+out:
+    meed_heap_free(made);
+    meed_heap_free(answer);
+    meed_shapley_destroy(rows);
+    return st;
+}
+
+enum meed_status meed_shapley_exact(const struct meed_game *game, struct meed_shapley **values)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_shapley *made = NULL;
+    int32_t n = game->players;
+    MEED_TRY(rows_create(game, true, &made));
     MEED_TRY_OUT(utilities_request(game, made));
     /* w(s) = s!(n−s−1)!/n! = 1/(n·C(n−1, s)); the binomials are exact in fp64. */
     double weights[MEED_SHAPLEY_MAX_PLAYERS];
@@ -240,17 +286,10 @@ out:
 enum meed_status meed_shapley_leave_one_out(const struct meed_game *game,
                                             struct meed_shapley **values)
 {
-    struct meed_shapley *made = NULL;
-    MEED_TRY(game_check(game));
-    int32_t n = game->players;
-    MEED_TRY(values_create(game, n + 2, &made));
     enum meed_status st = MEED_OK;
-    uint32_t everyone = (uint32_t)((1ull << n) - 1);
-    made->masks[0] = 0;
-    made->masks[1] = everyone;
-    for (int32_t k = 0; k < n; k++) {
-        made->masks[2 + k] = everyone & ~(1u << k);
-    }
+    struct meed_shapley *made = NULL;
+    int32_t n = game->players;
+    MEED_TRY(rows_create(game, false, &made));
     MEED_TRY_OUT(utilities_request(game, made));
     const double *full = made->utilities + made->items;
     for (int32_t k = 0; k < n; k++) {

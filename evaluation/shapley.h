@@ -38,6 +38,10 @@ MEED_MUST_CHECK enum meed_status meed_shapley_exact(const struct meed_game *game
                                                     struct meed_shapley **values);
 MEED_MUST_CHECK enum meed_status meed_shapley_leave_one_out(const struct meed_game *game,
                                                             struct meed_shapley **values);
+/* What the exact or the leave-one-out estimator will ask of this game, in order: members
+ * [*count, players], free with meed_heap_free. For those who score in parts (utility.h). */
+MEED_MUST_CHECK enum meed_status meed_shapley_coalitions(const struct meed_game *game, bool exact,
+                                                         double **members, int32_t *count);
 void meed_shapley_destroy(struct meed_shapley *values); /* accepts NULL */
 
 MEED_END_C

@@ -19,6 +19,7 @@ struct meed_utility {
     const struct meed_benchmark *benchmark;
     struct meed_coalition *coalition;
     struct meed_utility_cache *cache;
+    struct meed_utility_shard *shard; /* NULL: one process does all */
     int32_t players;
     enum meed_coalition_path path;
     int32_t chunk; /* coalitions scored between two writes */
@@ -67,6 +68,65 @@ static enum meed_status context_hash(struct meed_utility *u, const struct meed_b
     return MEED_OK;
 }
 
+static enum meed_status identity_adapter(struct meed_buf *text, const char *name, int32_t idx,
+                                         const struct meed_adapter *adapter)
+{
+    uint8_t digest[MEED_SHA256_BYTES] = {0};
+    char hex[MEED_SHA256_HEX_BYTES];
+    if (adapter) {
+        MEED_TRY(meed_adapter_hash(adapter, digest));
+    }
+    meed_sha256_hex(digest, hex);
+    return idx < 0 ? meed_buf_printf(text, "%s %s\n", name, hex)
+                   : meed_buf_printf(text, "%s-%d %s\n", name, idx + 1, hex);
+}
+
+/* What context_hash hashes, in lines that a person can compare. */
+static enum meed_status identity_write(const struct meed_utility *u, const struct meed_backend *be,
+                                       const struct meed_checkpoint *checkpoint,
+                                       const struct meed_adapter *global,
+                                       const struct meed_adapter *const *clients,
+                                       int32_t coalitions, struct meed_buf *text)
+{
+    char model[MEED_SHA256_HEX_BYTES], benchmark[MEED_SHA256_HEX_BYTES];
+    char context[MEED_SHA256_HEX_BYTES];
+    meed_sha256_hex(checkpoint->hash, model);
+    meed_sha256_hex(u->benchmark->hash, benchmark);
+    meed_sha256_hex(u->context, context);
+    MEED_TRY(meed_buf_printf(text,
+                             "release %s\nbackend %s\nmodel %s\nbenchmark %s\n"
+                             "adapters %d\n",
+                             MEED_RELEASE, be->name, model, benchmark, u->players));
+    MEED_TRY(identity_adapter(text, "global", -1, global));
+    for (int32_t k = 0; k < u->players; k++) {
+        MEED_TRY(identity_adapter(text, "adapter", k, clients[k]));
+    }
+    return meed_buf_printf(text, "method %d coalitions\npath %s\ncontext %s\n", coalitions,
+                           u->path == MEED_PATH_MERGE ? "merge" : "stack", context);
+}
+
+static enum meed_status shard_open(struct meed_utility *u, const struct meed_backend *be,
+                                   const struct meed_checkpoint *checkpoint,
+                                   const struct meed_adapter *global,
+                                   const struct meed_adapter *const *clients,
+                                   const struct meed_utility_options *options)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_buf text;
+    meed_buf_init(&text, 1 << 16);
+    if (u->players > MAX_MASK_PLAYERS) {
+        st = MEED_FAIL(MEED_LIMIT, "at most %d players can be valued in shards", MAX_MASK_PLAYERS);
+        goto out;
+    }
+    MEED_TRY_OUT(
+        identity_write(u, be, checkpoint, global, clients, options->coalitions_expected, &text));
+    MEED_TRY_OUT(meed_utility_shard_open(&options->shard, text.data, u->context,
+                                         u->benchmark->item_count, &u->shard));
+out:
+    meed_buf_clear(&text);
+    return st;
+}
+
 /* The evaluator, with AUTO replaced by what the planner says for the whole valuation: a resumed run
  * has fewer coalitions left and must not choose again. */
 static enum meed_status coalition_open(struct meed_utility *u, const struct meed_backend *be,
@@ -111,9 +171,12 @@ meed_utility_create(const struct meed_backend *be, const struct meed_checkpoint 
     made->chunk = (int32_t)MEED_MIN(chunk, 4096);
     MEED_TRY_OUT(coalition_open(made, be, checkpoint, global, clients, p, options));
     MEED_TRY_OUT(context_hash(made, be, checkpoint, global, clients, p));
-    if (options->cache_path && players <= MAX_MASK_PLAYERS) {
+    if (options->cache_path && !options->shard.folder && players <= MAX_MASK_PLAYERS) {
         MEED_TRY_OUT(meed_utility_cache_open(options->cache_path, made->context,
                                              benchmark->item_count, &made->cache));
+    }
+    if (options->shard.folder) {
+        MEED_TRY_OUT(shard_open(made, be, checkpoint, global, clients, options));
     }
     *utility = made;
     made = NULL;
@@ -127,6 +190,7 @@ void meed_utility_destroy(struct meed_utility *utility)
     if (utility) {
         meed_coalition_destroy(utility->coalition);
         meed_utility_cache_close(utility->cache);
+        meed_utility_shard_close(utility->shard);
         meed_heap_free(utility);
     }
 }
@@ -140,8 +204,10 @@ static bool progress_relay(void *user, int64_t done, int64_t total)
 
 /* One call of evaluate: canonical members of every coalition, and which are still to be scored. */
 struct request {
-    const struct meed_utility *utility;
+    struct meed_utility *utility;
     int32_t coalitions;
+    double *utilities; /* [coalitions, items]; NULL where only a shard's files are wanted */
+    bool *found;       /* [coalitions]: known without scoring */
     double *canonical; /* [coalitions, players] */
     int32_t *same;     /* [coalitions]: earliest coalition with equal members, often itself */
     int32_t *open;     /* [open_count]: coalitions to score */
@@ -155,6 +221,7 @@ static void request_clear(struct request *r)
     meed_heap_free(r->same);
     meed_heap_free(r->open);
     meed_heap_free(r->of_mask);
+    meed_heap_free(r->found);
 }
 
 /* Mask of a plain set; false for fractional members or too many players. */
@@ -181,7 +248,8 @@ static enum meed_status request_init(struct request *r, const double *members)
     r->same = meed_heap_alloc(count + 1, sizeof(int32_t));
     r->open = meed_heap_alloc(count + 1, sizeof(int32_t));
     r->of_mask = meed_heap_alloc(masks, sizeof(int32_t));
-    if (!r->canonical || !r->same || !r->open || !r->of_mask) {
+    r->found = meed_heap_alloc(count + 1, sizeof(bool));
+    if (!r->canonical || !r->same || !r->open || !r->of_mask || !r->found) {
         return MEED_NOMEM;
     }
     for (int32_t i = 0; i < r->coalitions; i++) {
@@ -197,22 +265,84 @@ static enum meed_status request_init(struct request *r, const double *members)
     return MEED_OK;
 }
 
-/* Reads what the cache holds; the rest is open. */
-static enum meed_status request_look_up(struct request *r, double *utilities)
+static double *request_row(const struct request *r, int32_t idx)
+{
+    return r->utilities + (int64_t)idx * r->utility->benchmark->item_count;
+}
+
+/* A meed_utility_shard_row_fn; user is the request. */
+static void row_take(void *user, uint32_t members, const double *utilities)
+{
+    struct request *r = user;
+    struct meed_utility *u = r->utility;
+    int32_t idx = (members >> u->players) == 0 ? r->of_mask[members] - 1 : -1;
+    if (idx < 0 || r->found[idx]) {
+        return;
+    }
+    r->found[idx] = true;
+    if (r->utilities) {
+        memcpy(request_row(r, idx), utilities,
+               (size_t)u->benchmark->item_count * sizeof *utilities);
+        u->report.evaluations++;
+        u->report.tokens += u->benchmark->tokens;
+    } else {
+        u->report.found++;
+    }
+}
+
+/* Reads what cache or shards hold; the rest is open, of a shard only what is its own. */
+static enum meed_status request_look_up(struct request *r)
 {
     const struct meed_utility *u = r->utility;
+    int32_t ordinal = 0;
+    if (u->shard) {
+        MEED_TRY(meed_utility_shard_each(u->shard, row_take, r));
+    }
     for (int32_t i = 0; i < r->coalitions; i++) {
         uint32_t mask;
-        bool found = false;
-        if (r->same[i] == i && u->cache && request_mask(r, i, &mask)) {
-            double *row = utilities + (int64_t)i * u->benchmark->item_count;
-            MEED_TRY(meed_utility_cache_get(u->cache, mask, row, &found));
+        if (r->same[i] != i) {
+            continue;
         }
-        if (r->same[i] == i && !found) {
+        bool own = !u->shard || meed_utility_shard_merges(u->shard) ||
+                   meed_utility_shard_owns(u->shard, ordinal);
+        ordinal++;
+        if (u->cache && request_mask(r, i, &mask)) {
+            MEED_TRY(meed_utility_cache_get(u->cache, mask, request_row(r, i), &r->found[i]));
+        }
+        if (!r->found[i] && own) {
             r->open[r->open_count++] = i;
         }
     }
     return MEED_OK;
+}
+
+/* The error of a merge that lacks something: which shards to run. */
+static enum meed_status missing_fail(const struct request *r)
+{
+    enum { NAMED_MOST = 8 };
+    const struct meed_utility *u = r->utility;
+    int32_t count = meed_utility_shard_count(u->shard), named = 0, ordinal = 0;
+    char list[256] = "";
+    size_t used = 0;
+    bool *lacking = meed_heap_alloc((size_t)count, sizeof *lacking);
+    if (!lacking) {
+        return MEED_NOMEM;
+    }
+    for (int32_t i = 0; i < r->coalitions; i++) {
+        if (r->same[i] == i) {
+            lacking[ordinal % count] |= !r->found[i];
+            ordinal++;
+        }
+    }
+    for (int32_t s = 0; s < count; s++) {
+        if (lacking[s] && named++ < NAMED_MOST) {
+            used += (size_t)snprintf(list + used, sizeof list - used, "%s%d/%d", used ? ", " : "",
+                                     s + 1, count);
+        }
+    }
+    meed_heap_free(lacking);
+    return MEED_FAIL(MEED_STATE, "%d of %d coalitions are not scored yet; run --shard %s%s first",
+                     r->open_count, ordinal, list, named > NAMED_MOST ? " and others" : "");
 }
 
 /* Scratch of one chunk, packed row by row. */
@@ -242,11 +372,10 @@ static enum meed_status chunk_init(struct chunk *chunk, const struct meed_utilit
 }
 
 static enum meed_status chunk_score(struct meed_utility *u, const struct request *r,
-                                    struct chunk *chunk, int32_t begin, int32_t count,
-                                    double *utilities)
+                                    struct chunk *chunk, int32_t begin, int32_t count)
 {
     const struct meed_benchmark *b = u->benchmark;
-    bool cacheable = u->cache != NULL;
+    bool cacheable = u->cache || u->shard;
     for (int32_t i = 0; i < count; i++) {
         int32_t idx = r->open[begin + i];
         memcpy(chunk->members + (int64_t)i * u->players, r->canonical + (int64_t)idx * u->players,
@@ -263,11 +392,32 @@ static enum meed_status chunk_score(struct meed_utility *u, const struct request
     for (int32_t i = 0; i < count; i++) {
         double *row = chunk->utilities + (int64_t)i * b->item_count;
         meed_benchmark_items(b, chunk->sums + (int64_t)i * b->sequence_count, row);
-        memcpy(utilities + (int64_t)r->open[begin + i] * b->item_count, row,
-               (size_t)b->item_count * sizeof *row);
+        if (r->utilities) {
+            memcpy(request_row(r, r->open[begin + i]), row, (size_t)b->item_count * sizeof *row);
+        }
     }
-    return cacheable ? meed_utility_cache_put(u->cache, chunk->masks, count, chunk->utilities)
-                     : MEED_OK;
+    if (u->cache && cacheable) {
+        MEED_TRY(meed_utility_cache_put(u->cache, chunk->masks, count, chunk->utilities));
+    }
+    return u->shard && cacheable
+               ? meed_utility_shard_put(u->shard, chunk->masks, count, chunk->utilities)
+               : MEED_OK;
+}
+
+static enum meed_status request_score(struct request *r)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_utility *u = r->utility;
+    struct chunk chunk = {NULL, NULL, NULL, NULL};
+    MEED_TRY_OUT(chunk_init(&chunk, u));
+    u->rows_before = 0;
+    u->rows_total = r->open_count * u->benchmark->tokens;
+    for (int32_t begin = 0; begin < r->open_count; begin += u->chunk) {
+        MEED_TRY_OUT(chunk_score(u, r, &chunk, begin, MEED_MIN(u->chunk, r->open_count - begin)));
+    }
+out:
+    chunk_clear(&chunk);
+    return st;
 }
 
 static enum meed_status utility_evaluate(void *user, const double *members, int32_t coalitions,
@@ -276,23 +426,33 @@ static enum meed_status utility_evaluate(void *user, const double *members, int3
     enum meed_status st = MEED_OK;
     struct meed_utility *u = user;
     size_t items = (size_t)u->benchmark->item_count;
-    struct request r = {.utility = u, .coalitions = coalitions};
-    struct chunk chunk = {NULL, NULL, NULL, NULL};
+    struct request r = {.utility = u, .coalitions = coalitions, .utilities = utilities};
     MEED_TRY_OUT(request_init(&r, members));
-    MEED_TRY_OUT(request_look_up(&r, utilities));
-    MEED_TRY_OUT(chunk_init(&chunk, u));
-    u->rows_before = 0;
-    u->rows_total = r.open_count * u->benchmark->tokens;
-    for (int32_t begin = 0; begin < r.open_count; begin += u->chunk) {
-        int32_t count = MEED_MIN(u->chunk, r.open_count - begin);
-        MEED_TRY_OUT(chunk_score(u, &r, &chunk, begin, count, utilities));
+    MEED_TRY_OUT(request_look_up(&r));
+    if (u->shard && r.open_count > 0) {
+        st = missing_fail(&r);
+        goto out;
     }
+    MEED_TRY_OUT(request_score(&r));
     for (int32_t i = 0; i < coalitions; i++) {
         memmove(utilities + (size_t)i * items, utilities + (size_t)r.same[i] * items,
                 items * sizeof *utilities);
     }
 out:
-    chunk_clear(&chunk);
+    request_clear(&r);
+    return st;
+}
+
+enum meed_status meed_utility_score_shard(struct meed_utility *utility, const double *members,
+                                          int32_t coalitions)
+{
+    enum meed_status st = MEED_OK;
+    struct request r = {.utility = utility, .coalitions = coalitions};
+    MEED_TRY_OUT(request_init(&r, members));
+    MEED_TRY_OUT(request_look_up(&r));
+    st = request_score(&r);
+    MEED_KEEP_FIRST(st, meed_utility_shard_flush(utility->shard));
+out:
     request_clear(&r);
     return st;
 }

@@ -4,6 +4,10 @@
  * into item utilities through the coalition evaluator and the benchmark, asks the cache first and
  * writes to it in batches. Utilities found on disk and utilities computed are the same bits, since
  * the context that names them fixes path, dtype and instruction set.
+ *
+ * A valuation may also be scored by many processes, each a fixed share of the distinct coalitions
+ * (every N-th, since all cost the same), and read together by a merge (utility_shard.h). A merge
+ * scores nothing: what is missing is an error that names the shard to run.
  */
 #ifndef MEED_EVALUATION_UTILITY_H
 #define MEED_EVALUATION_UTILITY_H
@@ -11,6 +15,7 @@
 #include "engine/coalition.h"
 #include "evaluation/benchmark.h"
 #include "evaluation/game.h"
+#include "evaluation/utility_shard.h"
 
 MEED_BEGIN_C
 
@@ -21,13 +26,16 @@ struct meed_utility_options {
     int32_t batch_tokens;
     int32_t coalitions_expected; /* how many the estimator will ask for: decides AUTO once */
     const char *cache_path;      /* NULL: none */
+    struct meed_utility_shard_options shard; /* its folder stands in for the cache */
     meed_coalition_progress_fn progress;
     void *progress_user;
 };
 
 struct meed_utility_report {
-    int64_t evaluations; /* coalitions scored, not those found on disk or folded */
-    int64_t tokens;      /* rows fed */
+    int64_t evaluations; /* coalitions scored, by this process or by the shards of a merge; not
+                          * those found in the cache or folded */
+    int64_t tokens;      /* rows fed for them */
+    int64_t found;       /* coalitions of this shard that were on disk already */
     double seconds;      /* spent scoring */
 };
 
@@ -37,6 +45,10 @@ meed_utility_create(const struct meed_backend *be, const struct meed_checkpoint 
                     const struct meed_benchmark *benchmark, const struct meed_adapter *global,
                     const struct meed_adapter *const *clients, int32_t players, const double *p,
                     const struct meed_utility_options *options, struct meed_utility **utility);
+/* Scores what this process's shard owns of the coalitions that the estimator will ask for, members
+ * [coalitions, players]. All is on disk afterwards, also after CANCELLED. */
+MEED_MUST_CHECK enum meed_status
+meed_utility_score_shard(struct meed_utility *utility, const double *members, int32_t coalitions);
 void meed_utility_destroy(struct meed_utility *utility); /* accepts NULL */
 /* Valid until destroy. */
 struct meed_game meed_utility_game(struct meed_utility *utility);

@@ -232,6 +232,48 @@ static enum meed_status pay(const struct meed_benchmark *benchmark,
     return MEED_OK;
 }
 
+static struct meed_utility_options utility_options_of(const struct meed_valuation_options *options,
+                                                      int32_t players)
+{
+    bool exact = options->method == MEED_VALUE_EXACT;
+    return (struct meed_utility_options){
+        .path = options->path,
+        .batch_tokens = options->batch_tokens,
+        .coalitions_expected = exact ? (int32_t)1 << players : players + 2,
+        .cache_path = options->cache_path,
+        .shard = options->shard,
+        .progress = options->progress,
+        .progress_user = options->progress_user,
+    };
+}
+
+enum meed_status
+meed_valuation_shard(const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
+                     const struct meed_benchmark *benchmark, const struct meed_adapter *global,
+                     const struct meed_adapter *const *clients, int32_t players, const double *p,
+                     const struct meed_valuation_options *options, struct meed_valuation_part *part)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_utility *utility = NULL;
+    double *members = NULL;
+    int32_t count = 0;
+    MEED_TRY(options_check(options, players));
+    struct meed_utility_options utility_options = utility_options_of(options, players);
+    MEED_TRY_OUT(meed_utility_create(be, checkpoint, benchmark, global, clients, players, p,
+                                     &utility_options, &utility));
+    struct meed_game game = meed_utility_game(utility);
+    MEED_TRY_OUT(
+        meed_shapley_coalitions(&game, options->method == MEED_VALUE_EXACT, &members, &count));
+    st = meed_utility_score_shard(utility, members, count);
+    struct meed_utility_report report = meed_utility_report_of(utility);
+    *part = (struct meed_valuation_part){report.evaluations, report.found, report.tokens,
+                                         report.seconds};
+out:
+    meed_heap_free(members);
+    meed_utility_destroy(utility);
+    return st;
+}
+
 enum meed_status
 meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
                    const struct meed_benchmark *benchmark, const struct meed_adapter *global,
@@ -244,14 +286,7 @@ meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *
     struct meed_valuation *made = NULL;
     MEED_TRY(options_check(options, players));
     bool exact = options->method == MEED_VALUE_EXACT;
-    struct meed_utility_options utility_options = {
-        .path = options->path,
-        .batch_tokens = options->batch_tokens,
-        .coalitions_expected = exact ? (int32_t)1 << players : players + 2,
-        .cache_path = options->cache_path,
-        .progress = options->progress,
-        .progress_user = options->progress_user,
-    };
+    struct meed_utility_options utility_options = utility_options_of(options, players);
     MEED_TRY_OUT(meed_utility_create(be, checkpoint, benchmark, global, clients, players, p,
                                      &utility_options, &utility));
     struct meed_game game = meed_utility_game(utility);

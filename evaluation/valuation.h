@@ -10,6 +10,7 @@
 
 #include "engine/coalition.h"
 #include "evaluation/benchmark.h"
+#include "evaluation/utility_shard.h"
 
 MEED_BEGIN_C
 
@@ -28,7 +29,8 @@ struct meed_valuation_options {
     double guard_z;    /* φ + guard_z·se < 0, on a guard axis or in all, excludes; e.g. 2.576 */
     uint64_t seed;
     int32_t batch_tokens;
-    const char *cache_path; /* SQLite utility cache; NULL: none */
+    const char *cache_path;                  /* SQLite utility cache; NULL: none */
+    struct meed_utility_shard_options shard; /* of meed_valuation_shard, or a merge's folder */
     meed_coalition_progress_fn progress;
     void *progress_user;
 };
@@ -68,6 +70,21 @@ meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *
                    const struct meed_benchmark *benchmark, const struct meed_adapter *global,
                    const struct meed_adapter *const *clients, int32_t players, const double *p,
                    const struct meed_valuation_options *options, struct meed_valuation **valuation);
+
+struct meed_valuation_part {
+    int64_t scored, found; /* coalitions of this shard: by this process, by earlier ones */
+    int64_t tokens;
+    double seconds;
+};
+/* Scores the coalitions of one shard into options->shard.folder and values nothing; pay, bootstrap
+ * and seed are the merge's (meed_valuation_run with shard.idx 0). CANCELLED if progress said so:
+ * what was scored is kept. */
+MEED_MUST_CHECK enum meed_status
+meed_valuation_shard(const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
+                     const struct meed_benchmark *benchmark, const struct meed_adapter *global,
+                     const struct meed_adapter *const *clients, int32_t players, const double *p,
+                     const struct meed_valuation_options *options,
+                     struct meed_valuation_part *part);
 void meed_valuation_destroy(struct meed_valuation *valuation); /* accepts NULL */
 
 MEED_END_C
