@@ -3,12 +3,17 @@
  * The adapters of a folder list play the cooperative game of evaluation/ with fixed weights 1/n:
  * the same call, the same bits and the same rules that settle a round of a federation. A valuation
  * that is stopped goes on where it was if --cache names a file.
+ *
+ * Many processes may share the work: each scores one --shard into a folder, and --merge prices what
+ * they left there. The JSON is a function of the inputs alone (how long it took stands in the table
+ * only), so a merge writes the bytes that one process would have written.
  */
 #include <argp.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +37,7 @@ struct options {
     int64_t threads;
     bool quiet;
     bool budget_given;
+    const char *state, *merge;
     struct meed_valuation_options valuation;
     enum meed_status status; /* of parsing */
 };
@@ -44,7 +50,10 @@ enum {
     KEY_BATCH,
     KEY_GUARD_Z,
     KEY_DRAWS,
-    KEY_DEVICE
+    KEY_DEVICE,
+    KEY_SHARD,
+    KEY_STATE,
+    KEY_MERGE,
 };
 
 static const struct argp_option option_rows[] = {
@@ -63,6 +72,9 @@ static const struct argp_option option_rows[] = {
     {"path", KEY_PATH, "WORD", 0, "auto, stack or merge (default: auto)", 3},
     {"batch-tokens", KEY_BATCH, "N", 0, "rows of one forward (default: 2048)", 3},
     {"cache", KEY_CACHE, "FILE", 0, "keep utilities here; a stopped valuation goes on", 3},
+    {"shard", KEY_SHARD, "I/N", 0, "score part I of N (1 to N) into --state, price nothing", 3},
+    {"state", KEY_STATE, "DIR", 0, "folder that the shards of one valuation share", 3},
+    {"merge", KEY_MERGE, "DIR", 0, "price what the shards have scored in this folder", 3},
     {"json", 'j', "FILE", 0, "write the result here", 3},
     {"quiet", 'q', NULL, 0, "no progress", 3},
     {0},
@@ -77,7 +89,11 @@ static const char documentation[] =
     "  meed value --model M --benchmark B.jsonl --adapters round/* --global G \\\n"
     "      --budget 1000 --cache u.db\n"
     "  meed value --model M --benchmark mtbench101.jsonl --adapters A B \\\n"
-    "      --budget 1000 --method loo";
+    "      --budget 1000 --method loo\n"
+    "  meed value --model M --benchmark B.jsonl --adapters round/* \\\n"
+    "      --shard 3/8 --state D        # in eight processes, on any machines\n"
+    "  meed value --model M --benchmark B.jsonl --adapters round/* \\\n"
+    "      --merge D --budget 1000 --json out.json";
 
 static error_t word_parse(struct options *options, const char *name, const char *text,
                           const char *const *words, int count, int *choice)
@@ -106,6 +122,22 @@ static error_t number_parse(struct options *options, const char *name, const cha
     return options->status == MEED_OK ? 0 : EINVAL;
 }
 
+static enum meed_status shard_parse(const char *text, struct meed_utility_shard_options *shard)
+{
+    char first[16];
+    int64_t idx = 0, count = 0;
+    size_t length = strcspn(text, "/");
+    if (text[length] != '/' || length >= sizeof first) {
+        return MEED_FAIL(MEED_ARG, "--shard: \"%.32s\" is not I/N, such as 3/8", text);
+    }
+    snprintf(first, sizeof first, "%.*s", (int)length, text);
+    MEED_TRY(meed_parse_i64("--shard: N", text + length + 1, 1, MEED_UTILITY_SHARD_MAX, &count));
+    MEED_TRY(meed_parse_i64("--shard: I", first, 1, count, &idx));
+    shard->idx = (int32_t)idx;
+    shard->count = (int32_t)count;
+    return MEED_OK;
+}
+
 static error_t choice_parse(int key, const char *text, struct options *options)
 {
     struct meed_valuation_options *v = &options->valuation;
@@ -130,6 +162,9 @@ static error_t choice_parse(int key, const char *text, struct options *options)
     } else if (key == KEY_DRAWS) {
         failed = number_parse(options, "--draws", text, 0, 1000000, &number);
         v->bootstrap = (int32_t)number;
+    } else if (key == KEY_SHARD) {
+        options->status = shard_parse(text, &v->shard);
+        failed = options->status == MEED_OK ? 0 : EINVAL;
     } else if (key == KEY_GUARD_Z) {
         options->status = meed_parse_f64("--guard-z", text, 0, 1e6, &v->guard_z);
         failed = options->status == MEED_OK ? 0 : EINVAL;
@@ -169,6 +204,12 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
         return 0;
     case KEY_CACHE:
         options->valuation.cache_path = text;
+        return 0;
+    case KEY_STATE:
+        options->state = text;
+        return 0;
+    case KEY_MERGE:
+        options->merge = text;
         return 0;
     case 'n':
         options->budget_given = true;
@@ -277,13 +318,13 @@ static enum meed_status json_write(const struct job *job)
     meed_sha256_hex(job->session.checkpoint->hash, model);
     meed_sha256_hex(job->session.benchmark->hash, benchmark);
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:o, s:o}",
+        "{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o}",
         "method", method_words[o->method], "rule", rule_words[o->rule], "budget",
         (json_int_t)o->budget, "paid", (json_int_t)v->paid, "residual", v->residual, "value_empty",
         v->value_empty, "value_full", v->value_full, "path", path_words[v->path], "model", model,
         "benchmark", benchmark, "utilities", utilities, "note", v->note, "evaluations",
-        (json_int_t)v->evaluations, "tokens", (json_int_t)v->tokens, "seconds", v->seconds,
-        "clients", clients_json(job), "coalitions", coalitions_json(job));
+        (json_int_t)v->evaluations, "tokens", (json_int_t)v->tokens, "clients", clients_json(job),
+        "coalitions", coalitions_json(job));
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     if (!text) {
@@ -357,6 +398,55 @@ static void table_print(const struct job *job)
     }
 }
 
+/* --- the run -------------------------------------------------------------------------------- */
+static volatile sig_atomic_t stop_requested;
+
+static void request_stop(int signal_number)
+{
+    (void)signal_number;
+    stop_requested = 1;
+}
+
+/* A shard can stop at any forward; the first signal asks, the second one kills. */
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = request_stop, .sa_flags = (int)SA_RESETHAND};
+    static const int signals[] = {SIGTERM, SIGINT, SIGUSR1};
+    for (size_t i = 0; i < MEED_COUNT(signals); i++) {
+        sigaction(signals[i], &action, NULL);
+    }
+}
+
+static bool progress_until_stopped(void *user, int64_t done, int64_t total)
+{
+    return meed_score_session_progress(user, done, total) && !stop_requested;
+}
+
+static enum meed_status shard_run(struct job *job, const double *weights,
+                                  struct meed_valuation_options *valuation)
+{
+    const struct meed_utility_shard_options *shard = &valuation->shard;
+    struct meed_valuation_part part = {0};
+    catch_signals();
+    valuation->progress = progress_until_stopped;
+    enum meed_status st =
+        meed_valuation_shard(job->session.be, job->session.checkpoint, job->session.benchmark,
+                             job->global, (const struct meed_adapter *const *)job->adapters,
+                             job->options->adapter_count, weights, valuation, &part);
+    meed_progress_finish(&job->session.progress);
+    if (st == MEED_CANCELLED) {
+        return MEED_FAIL(MEED_CANCELLED,
+                         "shard %d/%d has %" PRId64 " coalitions in %s; the same command goes on",
+                         shard->idx, shard->count, part.found + part.scored, shard->folder);
+    }
+    MEED_TRY(st);
+    printf("shard %d/%d: %" PRId64 " coalitions scored, %" PRId64 " found in %s, %" PRId64
+           " tokens in %.1f s\n",
+           shard->idx, shard->count, part.scored, part.found, shard->folder, part.tokens,
+           part.seconds);
+    return MEED_OK;
+}
+
 static enum meed_status job_run(struct job *job)
 {
     const struct options *options = job->options;
@@ -375,6 +465,11 @@ static enum meed_status job_run(struct job *job)
     }
     valuation.progress = meed_score_session_progress;
     valuation.progress_user = &job->session;
+    valuation.shard.folder = options->merge ? options->merge : options->state;
+    valuation.shard.flush_ms = MEED_UTILITY_SHARD_FLUSH_MS;
+    if (options->state) {
+        return shard_run(job, weights, &valuation);
+    }
     enum meed_status st =
         meed_valuation_run(job->session.be, job->session.checkpoint, job->session.benchmark,
                            job->global, (const struct meed_adapter *const *)job->adapters,
@@ -385,20 +480,39 @@ static enum meed_status job_run(struct job *job)
     return options->json ? json_write(job) : MEED_OK;
 }
 
+static enum meed_status options_check(const struct options *options)
+{
+    bool shard = options->valuation.shard.idx > 0;
+    if (!options->model || !options->benchmark || options->adapter_count == 0 ||
+        (!options->budget_given && !shard)) {
+        return MEED_FAIL(MEED_ARG, "no --%s given; see `meed help value`",
+                         !options->model           ? "model"
+                         : !options->benchmark     ? "benchmark"
+                         : !options->adapter_count ? "adapters"
+                                                   : "budget");
+    }
+    if (shard != (options->state != NULL)) {
+        return MEED_FAIL(MEED_ARG, "--shard and --state go together: part I of N, and the folder "
+                                   "that all parts share");
+    }
+    if (shard && (options->merge || options->json)) {
+        return MEED_FAIL(MEED_ARG, "--shard prices nothing; --merge and --json belong to the one "
+                                   "command after all shards");
+    }
+    if ((shard || options->merge) && options->valuation.cache_path) {
+        return MEED_FAIL(MEED_ARG, "--cache does not go with --shard or --merge, whose folder "
+                                   "keeps what is scored");
+    }
+    return MEED_OK;
+}
+
 enum meed_status meed_cmd_value(int argc, char **argv)
 {
     struct options options = {.status = MEED_OK, .valuation = meed_valuation_defaults()};
     const struct argp argp = {option_rows, option_parse, "[DIR...]", documentation,
                               NULL,        NULL,         NULL};
     MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
-    if (!options.model || !options.benchmark || options.adapter_count == 0 ||
-        !options.budget_given) {
-        return MEED_FAIL(MEED_ARG, "no --%s given; see `meed help value`",
-                         !options.model           ? "model"
-                         : !options.benchmark     ? "benchmark"
-                         : !options.adapter_count ? "adapters"
-                                                  : "budget");
-    }
+    MEED_TRY(options_check(&options));
     struct job job = {.options = &options};
     enum meed_status st = job_run(&job);
     meed_valuation_destroy(job.valuation);
