@@ -7,7 +7,6 @@
  */
 #include <argp.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,6 +16,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/stop_signal.h"
 #include "client/workbench.h"
 #include "client/worker.h"
 
@@ -166,24 +166,6 @@ static enum meed_status check_options(const struct options *options)
     return MEED_OK;
 }
 
-static volatile sig_atomic_t stop_requested;
-
-static void request_stop(int signal_number)
-{
-    (void)signal_number;
-    stop_requested = 1;
-}
-
-/* The first signal asks, the second one kills. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = request_stop, .sa_flags = (int)SA_RESETHAND};
-    static const int signals[] = {SIGTERM, SIGINT, SIGUSR1};
-    for (size_t i = 0; i < MEED_COUNT(signals); i++) {
-        sigaction(signals[i], &action, NULL);
-    }
-}
-
 /* ---- what a person sees -----------------------------------------------------------------------
  */
 
@@ -317,6 +299,7 @@ static enum meed_status run(const struct options *options)
     struct screen screen = {.quiet = options->quiet};
     struct meed_workbench bench = {NULL, NULL, NULL, NULL};
     struct meed_rpc_client *rpc = NULL;
+    volatile sig_atomic_t *stop = meed_stop_signal_catch();
     struct pems pems = {.tls = {NULL, NULL, NULL, NULL}};
     MEED_TRY_OUT(read_pems(options, &pems));
     struct meed_rpc_client_options dial = {
@@ -339,7 +322,7 @@ static enum meed_status run(const struct options *options)
         .dtype = options->dtype,
         .checkpoint_every = options->checkpoint_every,
         .behaviour = options->behaviour,
-        .stop = &stop_requested,
+        .stop = stop,
         .on_event = on_event,
         .user = &screen,
     };
@@ -361,6 +344,5 @@ enum meed_status meed_cmd_join(int argc, char **argv)
     if (options.insecure) {
         fprintf(stderr, "warning: plain text, anybody on the way can read and change updates\n");
     }
-    catch_signals();
     return run(&options);
 }

@@ -1,12 +1,14 @@
 /* meed serve: run an aggregator until its rounds are done.
  *
  * The flags become an aggregator's config (serve_options.h); what happens is one line an event on
- * stderr, with progress while coalitions are scored; the totals come on stdout at the end. SIGINT
- * and SIGTERM stop it with everything kept: exit code 13, and the same command goes on. */
+ * stderr, with progress while coalitions are scored; the totals come on stdout at the end. SIGINT,
+ * SIGTERM and SIGUSR1 stop it with everything kept: exit code 13, and the same command goes on. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/buf.h"
+#include "base/file.h"
 #include "cli/certificates.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
@@ -92,6 +94,20 @@ static void print_line(const struct meed_aggregator_event *event)
     }
 }
 
+/* For clients that find the server by a shared folder: whole or absent, never half. */
+static void address_write(const char *path, int port)
+{
+    char host[256], line[300];
+    if (gethostname(host, sizeof host) != 0) {
+        snprintf(host, sizeof host, "localhost");
+    }
+    host[sizeof host - 1] = '\0';
+    int length = snprintf(line, sizeof line, "%s:%d\n", host, port);
+    if (meed_file_write_atomic(path, line, (size_t)length) != MEED_OK) {
+        fprintf(stderr, "warning: no client will find this server: %s\n", meed_last_error());
+    }
+}
+
 static void on_event(void *user, const struct meed_aggregator_event *event)
 {
     struct serve *serve = user;
@@ -102,6 +118,9 @@ static void on_event(void *user, const struct meed_aggregator_event *event)
         for (int32_t i = 0; i < serve->row_count; i++) {
             serve->rows[i] = event->rows[i];
         }
+    }
+    if (event->kind == MEED_AGGREGATOR_LISTENING && serve->options.address_file) {
+        address_write(serve->options.address_file, event->port);
     }
     if (serve->options.quiet) {
         return;
@@ -138,6 +157,7 @@ static void install_signals(struct meed_aggregator *aggregator)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL); /* Slurm's warning */
 }
 
 enum meed_status meed_cmd_serve(int argc, char **argv)

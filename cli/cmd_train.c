@@ -6,7 +6,6 @@
  */
 #include <argp.h>
 #include <errno.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/stop_signal.h"
 #include "client/workbench.h"
 #include "engine/trainer.h"
 
@@ -198,24 +198,6 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     }
 }
 
-static volatile sig_atomic_t stop_requested;
-
-static void request_stop(int signal_number)
-{
-    (void)signal_number;
-    stop_requested = 1;
-}
-
-/* The first signal asks, the second one kills. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = request_stop, .sa_flags = (int)SA_RESETHAND};
-    static const int signals[] = {SIGTERM, SIGINT, SIGUSR1};
-    for (size_t i = 0; i < MEED_COUNT(signals); i++) {
-        sigaction(signals[i], &action, NULL);
-    }
-}
-
 struct job {
     struct options options;
     struct meed_workbench bench;
@@ -226,6 +208,7 @@ struct job {
     struct meed_progress progress;
     char checkpoint[MEED_PATH_BYTES];
     FILE *json;
+    const volatile sig_atomic_t *stop;
     int64_t steps, tokens; /* of this process */
     double seconds, first_loss, last_loss;
 };
@@ -329,10 +312,10 @@ static enum meed_status run_steps(struct job *job)
         MEED_TRY(meed_trainer_step(job->trainer, &report));
         MEED_TRY(report_step(job, &report));
         done++;
-        if (done < total && (stop_requested || (every > 0 && done % every == 0))) {
+        if (done < total && (*job->stop || (every > 0 && done % every == 0))) {
             MEED_TRY(meed_trainer_save(job->trainer, job->checkpoint));
         }
-        if (done < total && stop_requested) {
+        if (done < total && *job->stop) {
             return MEED_FAIL(MEED_CANCELLED,
                              "stopped after step %lld of %lld; add --resume to go "
                              "on",
@@ -373,7 +356,7 @@ enum meed_status meed_cmd_train(int argc, char **argv)
     }
     job.options.lora.dropout = job.options.train.dropout;
     enum meed_status st = MEED_OK;
-    catch_signals();
+    job.stop = meed_stop_signal_catch();
     MEED_TRY_OUT(open_job(&job));
     meed_progress_start(&job.progress, "training", "steps", job.options.quiet);
     st = run_steps(&job);

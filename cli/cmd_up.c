@@ -486,6 +486,7 @@ static void signals_install(struct up *up)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL); /* Slurm's warning */
 }
 
 static enum meed_status run_all(struct up *up)

@@ -13,7 +13,6 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +21,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/score_session.h"
+#include "cli/stop_signal.h"
 #include "evaluation/valuation.h"
 
 enum { ID_BYTES = 64, BAR_CELLS = 12 };
@@ -237,6 +237,7 @@ struct job {
     struct meed_adapter *adapters[MEED_VALUE_MAX_PLAYERS];
     char ids[MEED_VALUE_MAX_PLAYERS][ID_BYTES];
     struct meed_valuation *valuation;
+    const volatile sig_atomic_t *stop; /* of a shard */
 };
 
 static bool id_taken(const struct job *job, int32_t before, const char *id)
@@ -399,27 +400,10 @@ static void table_print(const struct job *job)
 }
 
 /* --- the run -------------------------------------------------------------------------------- */
-static volatile sig_atomic_t stop_requested;
-
-static void request_stop(int signal_number)
-{
-    (void)signal_number;
-    stop_requested = 1;
-}
-
-/* A shard can stop at any forward; the first signal asks, the second one kills. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = request_stop, .sa_flags = (int)SA_RESETHAND};
-    static const int signals[] = {SIGTERM, SIGINT, SIGUSR1};
-    for (size_t i = 0; i < MEED_COUNT(signals); i++) {
-        sigaction(signals[i], &action, NULL);
-    }
-}
-
 static bool progress_until_stopped(void *user, int64_t done, int64_t total)
 {
-    return meed_score_session_progress(user, done, total) && !stop_requested;
+    struct job *job = user;
+    return meed_score_session_progress(&job->session, done, total) && !*job->stop;
 }
 
 static enum meed_status shard_run(struct job *job, const double *weights,
@@ -427,8 +411,9 @@ static enum meed_status shard_run(struct job *job, const double *weights,
 {
     const struct meed_utility_shard_options *shard = &valuation->shard;
     struct meed_valuation_part part = {0};
-    catch_signals();
-    valuation->progress = progress_until_stopped;
+    job->stop = meed_stop_signal_catch();
+    valuation->progress = progress_until_stopped; /* a shard can stop at any forward */
+    valuation->progress_user = job;
     enum meed_status st =
         meed_valuation_shard(job->session.be, job->session.checkpoint, job->session.benchmark,
                              job->global, (const struct meed_adapter *const *)job->adapters,

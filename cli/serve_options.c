@@ -96,6 +96,8 @@ static const struct flag flags[] = {
      AT(ledger_key), 0, 0, NULL},
     {"metrics-port", 0, "PORT", "serve /metrics, /healthz and / on loopback (default: off)", 6,
      INT32, AT(metrics_port), 1, 65535, NULL},
+    {"address-file", 0, "FILE", "write HOST:PORT here, once clients may dial", 6, TEXT,
+     offsetof(struct meed_serve_options, address_file), 0, 0, NULL},
     {"json", 'j', "FILE", "write the report here, after every round", 6, TEXT, AT(report), 0, 0,
      NULL},
     {"linger", 0, "TIME", "answer so long after the end (default: 30s)", 6, DURATION,

@@ -16,6 +16,7 @@ struct meed_serve_options {
     const char *file_ids[MEED_FEDERATION_MAX_CLIENTS];
     struct meed_client_list clients; /* of --clients */
     int64_t linger_ms;
+    const char *address_file; /* NULL: none */
     bool quiet;
 };
 
