@@ -1,9 +1,9 @@
 #!/bin/bash
 # The scripts of slurm/ on a real Slurm: slurm.sh MEED SOURCE-FOLDER.
 #
-# Goal: a job array of shards merges to the bytes of one process; training that is warned, preempted
-# or requeued ends with the adapter of an undisturbed run; a federation that is stopped in a round
-# ends with the adapter of one that was not; scancel is final. Method: the shipped scripts,
+# Goal: a job array of shards merges to the bytes of one process; training that is warned, preempted,
+# requeued or killed ends with the adapter of an undisturbed run, and so does a federation that is
+# stopped in a round; scancel is final. Method: the shipped scripts,
 # submitted unchanged to a cluster of one node that this test starts and ends. Without Slurm it says
 # so and exits 77, which CTest counts as skipped.
 set -euo pipefail
@@ -56,11 +56,11 @@ lines_in() { # FILE COUNT
 
 # ---- training ----------------------------------------------------------------------------------
 training=(--model "$tiny/model" --data "$tiny/clients/bank.jsonl" --steps 250 --rank 4 --lr 0.01
-    --batch-tokens 256)
+    --batch-tokens 256 --checkpoint-every 5)
 "$MEED" train "${training[@]}" --out calm --threads 1 --quiet
-train_job() { # NAME: a job that is past its third step
+train_job() { # NAME: a job that is past its first checkpoint
     job=$(submit "$1" "$MEED_HOME/slurm/train.sbatch" "${training[@]}" --out "$1" --json "$1.log")
-    cluster_poll 60 lines_in "$1.log" 3 || fail "$1 does not train"
+    cluster_poll 60 lines_in "$1.log" 6 || fail "$1 does not train"
 }
 same_adapter() {
     cmp "calm/adapter_model.safetensors" "$1/adapter_model.safetensors" ||
@@ -83,6 +83,15 @@ train_job requeued
 scontrol requeue "$job"
 completed "$job" 1
 same_adapter requeued "requeued by the operator"
+
+train_job killed
+scancel --signal=KILL "$job.0"
+cluster_poll 60 cluster_ended "$job" || fail "a killed job does not end"
+[ "$(cluster_state "$job")" = FAILED ] || fail "a killed job is $(cluster_state "$job")"
+[ -e killed/training.ckpt ] || fail "a killed job left no checkpoint"
+job=$(submit again "$MEED_HOME/slurm/train.sbatch" "${training[@]}" --out killed)
+completed "$job" 0
+same_adapter killed "killed, submitted again"
 
 train_job cancelled
 scancel "$job"
