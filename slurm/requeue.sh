@@ -25,11 +25,12 @@ meed_stopped=
 meed_caught=
 meed_pids=()
 
+# USR1 whatever came: srun passes it on, but takes TERM as an order to kill its step at once.
 meed_forward() {
     meed_stopped=$1
     meed_caught=$1
     for pid in "${meed_pids[@]}"; do
-        kill -s "$1" "$pid" 2> /dev/null
+        kill -USR1 "$pid" 2> /dev/null
     done
 }
 trap 'meed_forward USR1' USR1

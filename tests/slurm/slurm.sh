@@ -99,6 +99,7 @@ cluster_poll 60 cluster_ended "$job" || fail "a cancelled job goes on"
 sleep 3
 [ "$(cluster_state "$job")" = CANCELLED ] || fail "a cancelled job is $(cluster_state "$job")"
 [ -e cancelled/training.ckpt ] || fail "a cancelled job left no checkpoint"
+grep -q "interrupted: stopped after step" cancelled.out || fail "a cancelled step did not end itself"
 echo "ok: training, cancelled for good, with a checkpoint"
 
 job=$(submit broken "$MEED_HOME/slurm/train.sbatch" --model nowhere --data d --out broken)
@@ -146,3 +147,17 @@ cmp steady/adapter/adapter_model.safetensors shaken/adapter/adapter_model.safete
     fail "the federation that was stopped has another adapter"
 "$MEED" ledger verify shaken --key shaken/keys/ledger.pub > /dev/null
 echo "ok: a federation in one allocation, stopped in a round and requeued"
+
+# ---- the server in one job, clients in others ----------------------------------------------------
+job=$(submit server "$MEED_HOME/slurm/serve.sbatch" federation.yaml apart clinic bank)
+array=$(submit client-%a --array=1-2 "$MEED_HOME/slurm/join.sbatch" "$tiny/model" apart \
+    clinic="$tiny/clients/clinic.jsonl" bank="$tiny/clients/bank.jsonl")
+cluster_poll 60 grep -qs "round 1: update of" server.out || fail "no update came in"
+scancel --batch --signal=USR1 "${array}_2"
+scancel --batch --signal=USR1 "$job"
+completed "$job" 1
+completed "${array}_1" 0
+completed "${array}_2" 1
+cmp steady/adapter/adapter_model.safetensors apart/adapter/adapter_model.safetensors ||
+    fail "the federation of three jobs has another adapter"
+echo "ok: server and clients in three jobs, server and one client requeued"
