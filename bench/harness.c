@@ -89,7 +89,8 @@ void meed_bench_row(const char *suite, const char *name, double value, const cha
 void meed_bench_floor_row(const char *suite, const char *name, double seconds, double flops,
                           double bytes, double floor_s)
 {
-    bool by_bytes = bytes / seconds > 0 && flops / bytes < 8; /* what a reader wants to see */
+    bool by_bytes =
+        flops < 8 * bytes; /* below 8 FLOPs a byte no machine of today is compute-bound */
     double rate = by_bytes ? 1e-9 * bytes / seconds : 1e-12 * flops / seconds;
     const char *unit = by_bytes ? "GB/s" : "TFLOP/s";
     printf("  %-28s %10.1f us %10.4g %-8s %5.0f %% of the floor's rate\n", name, 1e6 * seconds,
