@@ -82,7 +82,7 @@ static struct meed_attention_shape heads_of(const struct meed_op_case *c)
 {
     const struct meed_op_shape *s = &c->shape;
     return (struct meed_attention_shape){s->heads, s->kv_heads, s->head_dim,
-                                         1.0f / sqrtf((float)s->head_dim)};
+                                         1.0f / sqrtf((float)s->head_dim), 0};
 }
 
 static int64_t qkv_cols(const struct meed_op_case *c)
@@ -279,33 +279,71 @@ static void run_attention_bwd(struct meed_op_case *c)
     c->be->attention_bwd(c->be, c->x[0], c->x[1], c->x[2], c->f[0], heads_of(c), &c->pack, c->x[3]);
 }
 
-/* One new row for each of 64 slots that hold `length` rows. */
-enum { SLOTS = 64 };
+/* One new row for each of 16 slots that hold eight times `length` rows: a prompt, fed with a window
+ * of one position, which costs nothing but its writing. */
+enum { SLOTS = 16, SLOT_LENGTHS = 8 };
+
+static struct meed_kv_layer decode_cache(const struct meed_op_case *c)
+{
+    int32_t pages = c->shape.length * SLOT_LENGTHS / MEED_KV_PAGE;
+    return (struct meed_kv_layer){.k = c->x[2].data,
+                                  .v = c->x[3].data,
+                                  .table = c->ints[2],
+                                  .slot_pages = pages,
+                                  .pages = SLOTS * pages,
+                                  .dtype = c->dtype};
+}
+
+static void decode_fill(struct meed_op_case *c, int32_t length)
+{
+    struct meed_attention_shape shape = heads_of(c);
+    struct meed_mat qkv = mat(c, length, qkv_cols(c), 1);
+    struct meed_mat out = mat(c, length, (int64_t)shape.heads * shape.head_dim, 0);
+    int32_t *positions = ints(c, length, 1, length);
+    shape.window = 1;
+    for (int32_t slot = 0; slot < SLOTS; slot++) {
+        int32_t *slots = meed_heap_alloc((size_t)length, sizeof *slots);
+        for (int32_t i = 0; slots && i < length; i++) {
+            slots[i] = slot;
+        }
+        int32_t *device = slots ? keep(c, meed_bench_ints(c->be, slots, length)) : NULL;
+        if (device && qkv.data && out.data && positions) {
+            c->be->attention_decode(c->be, qkv, shape, decode_cache(c), device, positions, NULL,
+                                    out);
+        }
+        meed_heap_free(slots);
+    }
+}
 
 static void prepare_attention_decode(struct meed_op_case *c)
 {
     const struct meed_op_shape *s = &c->shape;
     int64_t width = (int64_t)s->heads * s->head_dim, kv = (int64_t)s->kv_heads * s->head_dim;
+    int32_t length = s->length * SLOT_LENGTHS;
+    int32_t pages = length / MEED_KV_PAGE * SLOTS;
     c->x[0] = mat(c, SLOTS, qkv_cols(c), 1);
     c->x[1] = mat(c, SLOTS, width + s->rank, 0);
-    c->x[2] = mat(c, (int64_t)SLOTS * s->length, kv, 1);
-    c->x[3] = mat(c, (int64_t)SLOTS * s->length, kv, 1);
+    c->x[2] = mat(c, pages, MEED_KV_PAGE * kv, 0);
+    c->x[3] = mat(c, pages, MEED_KV_PAGE * kv, 0);
     c->ints[0] = ints(c, SLOTS, 1, SLOTS);
     int32_t last[SLOTS];
     for (int i = 0; i < SLOTS; i++) {
-        last[i] = s->length - 1;
+        last[i] = length - 1;
     }
     c->ints[1] = keep(c, meed_bench_ints(c->be, last, SLOTS));
+    c->ints[2] = ints(c, pages, 7, pages); /* in no order: 7 divides no power of two */
     c->tail = (struct meed_tail){.a = mat(c, s->rank, width, 0.05)};
-    c->flops = 4.0 * SLOTS * s->length * (double)width + 2.0 * SLOTS * s->rank * (double)width;
+    c->flops = 4.0 * SLOTS * length * (double)width + 2.0 * SLOTS * s->rank * (double)width;
     c->bytes = mat_bytes(c->x[2]) + mat_bytes(c->x[3]) + mat_bytes(c->x[0]) + mat_bytes(c->x[1]);
+    if (c->x[2].data && c->x[3].data && c->ints[2]) {
+        decode_fill(c, length);
+    }
     result(c, c->x[1]);
 }
 static void run_attention_decode(struct meed_op_case *c)
 {
-    struct meed_kv_layer cache = {c->x[2].data, c->x[3].data, c->shape.length, c->dtype};
-    c->be->attention_decode(c->be, c->x[0], heads_of(c), cache, c->ints[0], c->ints[1], &c->tail,
-                            c->x[1]);
+    c->be->attention_decode(c->be, c->x[0], heads_of(c), decode_cache(c), c->ints[0], c->ints[1],
+                            &c->tail, c->x[1]);
 }
 
 /* --- feed-forward and the low-rank branch ----------------------------------------------------- */
@@ -437,6 +475,37 @@ static void prepare_xent(struct meed_op_case *c)
 static void run_xent(struct meed_op_case *c)
 {
     c->be->xent(c->be, c->x[0], c->ints[0], c->f[0], c->x[1].data);
+}
+
+/* Rows of logits as a decoding batch has them. */
+static void prepare_top_k(struct meed_op_case *c)
+{
+    const struct meed_op_shape *s = &c->shape;
+    c->x[0] = mat(c, SLOTS, s->vocab, 10);
+    c->x[1] = floats_mat(c, SLOTS, 8, 0);
+    c->ints[0] = ints(c, SLOTS * 8, 1, 1);
+    c->bytes = mat_bytes(c->x[0]) + 2 * mat_bytes(c->x[1]);
+    result(c, c->x[1]);
+}
+static void run_top_k(struct meed_op_case *c)
+{
+    c->be->top_k(c->be, c->x[0], 8, c->x[1].data, c->ints[0]);
+}
+
+/* Ids are judged by tests/parity: a draw may hang on the last bit of an exponential. */
+static void prepare_sample(struct meed_op_case *c)
+{
+    c->x[0] = mat(c, SLOTS, c->shape.vocab, 10);
+    c->ints[0] = ints(c, 2 * SLOTS, 77, INT32_MAX); /* keys */
+    c->ints[1] = ints(c, SLOTS, 1, SLOTS);
+    c->ints[2] = ints(c, SLOTS, 1, SLOTS);
+    c->bytes = mat_bytes(c->x[0]);
+}
+static void run_sample(struct meed_op_case *c)
+{
+    const struct meed_sample_rule rule = {.temperature = 0.7f, .top_p = 0.9f};
+    c->be->sample(c->be, c->x[0], rule, (const uint64_t *)(const void *)c->ints[0], c->ints[1],
+                  c->ints[2]);
 }
 
 enum { PARAMETERS = 1 << 22 };

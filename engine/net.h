@@ -71,20 +71,6 @@ meed_net_backward(struct meed_net *net, const struct meed_batch *batch, const fl
 MEED_MUST_CHECK enum meed_status meed_net_logits(struct meed_net *net,
                                                  const struct meed_batch *batch, float *logits);
 
-/* --- decoding ------------------------------------------------------------------------------- */
-struct meed_kv_cache; /* slots × capacity positions, all layers, in the net's dtype */
-MEED_MUST_CHECK enum meed_status meed_kv_cache_create(const struct meed_net *net, int32_t slots,
-                                                      int32_t capacity,
-                                                      struct meed_kv_cache **cache);
-void meed_kv_cache_destroy(struct meed_kv_cache *cache); /* accepts NULL */
-/* Feeds M new rows (ids, slot and position of each; rows of one slot in order, positions continuing
- * what the slot holds) and returns fp32 logits [want_count, V] of the rows listed in want_rows. */
-MEED_MUST_CHECK enum meed_status meed_net_decode(struct meed_net *net, struct meed_kv_cache *cache,
-                                                 int32_t rows, const int32_t *ids,
-                                                 const int32_t *slots, const int32_t *positions,
-                                                 const int32_t *want_rows, int32_t want_count,
-                                                 float *logits);
-
 /* --- merging (the oracle and the cheap path for few coalitions) ------------------------------ */
 /* Rewrites every group of `net` (created with adapter_count 0) as W + Σ_i gates[i]·s_i·B_i·A_i from
  * the stack's base weights and adapters; sums in fp32 in adapter order. */

@@ -114,7 +114,7 @@ static void attention_backward(const struct backward *pass, int32_t idx, struct 
     struct meed_mat out =
         meed_mat_cols(meed_net_top(layer->groups[MEED_GROUP_O].xt, rows), 0, q_cols);
     struct meed_attention_shape shape = {config->heads, config->kv_heads, config->head_dim,
-                                         net->attention_scale};
+                                         net->attention_scale, 0};
     be->attention_bwd(be, dout, out, qkv, layer->lse, shape, &pass->pass->pack, dqkv);
     be->rope(be, dqk, turning, config->head_dim, net->positions, pass->pass->rope, -1);
     if (config->qk_norm) {

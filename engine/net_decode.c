@@ -1,43 +1,63 @@
-/* Decoding: new rows against cached keys and values.
+/* See net_decode.h. The same layers run as in scoring; only the attention differs, which appends
+ * its rows to the cache and reads all of a slot. A cache brings its own rotary table, because it
+ * may be longer than any batch. Where gates are set, every row decodes with the first gate set.
  *
- * The same layers run as in scoring; only the attention differs, which appends its rows to the
- * cache and reads all of a slot. A cache brings its own rotary table, because it may be longer than
- * any batch. Where gates are set, every row decodes with the first gate set.
+ * A step's numbers (ids, slots, positions, wanted rows, keys, draws) are copied into buffers that
+ * stay where they are, and the launches behind them depend on the counts of rows and on nothing
+ * else: the same step again is the same launches on the same pointers.
  */
-#include "engine/net_internal.h"
+#include "engine/net_decode.h"
 
-#include <string.h>
+#include <stdio.h>
 #include "base/buf.h"
+#include "engine/net_internal.h"
 
 static void lay_out_cache(const struct meed_net *net, struct meed_kv_cache *cache)
 {
     const struct meed_model_config *config = &net->config;
     struct meed_device_arena *arena = &cache->device;
     int64_t angles = (int64_t)cache->capacity * (config->head_dim / 2);
-    int64_t cells =
-        (int64_t)cache->slots * cache->capacity * ((int64_t)config->kv_heads * config->head_dim);
+    int64_t cells = (int64_t)cache->page_count * MEED_KV_PAGE * config->kv_heads * config->head_dim;
     size_t item_bytes = meed_dtype_bytes(net->options.dtype);
     cache->rope.cos = meed_device_arena_take(arena, angles, sizeof(float));
     cache->rope.sin = meed_device_arena_take(arena, angles, sizeof(float));
+    cache->table = meed_device_arena_take(arena, (int64_t)cache->slots * cache->slot_pages,
+                                          sizeof *cache->table);
+    cache->copied = meed_device_arena_take(arena, 1, sizeof *cache->copied);
     for (int32_t i = 0; i < cache->layer_count; i++) {
         cache->layers[i] = (struct meed_kv_layer){
             .k = meed_device_arena_take(arena, cells, item_bytes),
             .v = meed_device_arena_take(arena, cells, item_bytes),
-            .capacity = cache->capacity,
+            .table = cache->table,
+            .slot_pages = cache->slot_pages,
+            .pages = cache->page_count,
             .dtype = net->options.dtype,
         };
     }
 }
 
+static enum meed_status check_size(const struct meed_net *net, int32_t slots, int32_t capacity,
+                                   int32_t pages)
+{
+    if (slots < 1 || capacity < 1 || capacity > net->config.max_positions || pages < 0) {
+        return MEED_FAIL(MEED_ARG,
+                         "a cache of %d slots, %d positions and %d pages; the model allows 1 to %d "
+                         "positions",
+                         slots, capacity, pages, net->config.max_positions);
+    }
+    if (pages == 0 && (int64_t)slots * meed_kv_pages_of(capacity) > INT32_MAX) {
+        return MEED_FAIL(MEED_LIMIT,
+                         "a cache of %d slots of %d positions; lower the number of slots", slots,
+                         capacity);
+    }
+    return MEED_OK;
+}
+
 enum meed_status meed_kv_cache_create(const struct meed_net *net, int32_t slots, int32_t capacity,
-                                      struct meed_kv_cache **cache)
+                                      int32_t pages, struct meed_kv_cache **cache)
 {
     enum meed_status st = MEED_OK;
-    if (slots < 1 || capacity < 1 || capacity > net->config.max_positions) {
-        return MEED_FAIL(MEED_ARG,
-                         "a cache of %d slots and %d positions; the model allows 1 to %d positions",
-                         slots, capacity, net->config.max_positions);
-    }
+    MEED_TRY(check_size(net, slots, capacity, pages));
     struct meed_kv_cache *made = meed_heap_alloc(1, sizeof *made);
     if (!made) {
         return MEED_NOMEM;
@@ -45,17 +65,29 @@ enum meed_status meed_kv_cache_create(const struct meed_net *net, int32_t slots,
     made->be = net->be;
     made->slots = slots;
     made->capacity = capacity;
+    made->slot_pages = meed_kv_pages_of(capacity);
+    made->page_count = pages > 0 ? pages : slots * made->slot_pages;
     made->layer_count = net->config.layers;
     made->layers = meed_heap_alloc((size_t)made->layer_count, sizeof *made->layers);
     if (!made->layers) {
         st = MEED_NOMEM;
         goto out;
     }
+    MEED_TRY_OUT(meed_kv_pages_create(slots, made->slot_pages, made->page_count, &made->pages));
     meed_device_arena_init(&made->device, net->be);
     lay_out_cache(net, made);
-    MEED_TRY_OUT(meed_device_arena_reserve(&made->device));
+    st = meed_device_arena_reserve(&made->device);
+    if (st != MEED_OK) {
+        char why[256];
+        snprintf(why, sizeof why, "%s", meed_last_error());
+        MEED_TRY_OUT(MEED_FAIL(st,
+                               "no room for a KV cache of %d pages of %d positions (%d slots of "
+                               "%d): %s; lower the number of slots or the length of replies",
+                               made->page_count, MEED_KV_PAGE, slots, capacity, why));
+    }
     lay_out_cache(net, made);
     MEED_TRY_OUT(meed_net_fill_rope(net, capacity, made->rope));
+    made->table_version = -1;
     *cache = made;
 out:
     if (st != MEED_OK) {
@@ -68,52 +100,124 @@ void meed_kv_cache_destroy(struct meed_kv_cache *cache)
 {
     if (cache) {
         meed_device_arena_clear(&cache->device);
+        meed_kv_pages_destroy(cache->pages);
         meed_heap_free(cache->layers);
         meed_heap_free(cache);
     }
 }
 
-static enum meed_status check_rows(const struct meed_net *net, const struct meed_kv_cache *cache,
-                                   int32_t rows, const int32_t *slots, const int32_t *positions,
-                                   const int32_t *want_rows, int32_t want_count)
+int32_t meed_kv_cache_length(const struct meed_kv_cache *cache, int32_t slot)
 {
-    if (rows < 1 || rows > net->options.max_rows || want_count < 0 || want_count > rows) {
+    return meed_kv_pages_length(cache->pages, slot);
+}
+
+int32_t meed_kv_cache_free_pages(const struct meed_kv_cache *cache)
+{
+    return meed_kv_pages_free(cache->pages);
+}
+
+void meed_kv_cache_truncate(struct meed_kv_cache *cache, int32_t slot, int32_t length)
+{
+    meed_kv_pages_truncate(cache->pages, slot, length);
+}
+
+void meed_kv_cache_share(struct meed_kv_cache *cache, int32_t from, int32_t to, int32_t length)
+{
+    meed_kv_pages_share(cache->pages, from, to, length);
+}
+
+/* --- rows ------------------------------------------------------------------------------------- */
+
+static enum meed_status check_rows(const struct meed_net *net, const struct meed_kv_cache *cache,
+                                   const struct meed_decode_rows *rows)
+{
+    if (rows->count < 1 || rows->count > net->options.max_rows || rows->want_count < 0 ||
+        rows->want_count > rows->count) {
         return MEED_FAIL(MEED_LIMIT,
-                         "decoding %d rows (%d wanted); the network was built for 1 to %d", rows,
-                         want_count, net->options.max_rows);
+                         "%d rows to decode, %d of them wanted; the network was built for 1 to %d",
+                         rows->count, rows->want_count, net->options.max_rows);
     }
-    for (int32_t i = 0; i < rows; i++) {
-        if (slots[i] < 0 || slots[i] >= cache->slots || positions[i] < 0 ||
-            positions[i] >= cache->capacity) {
+    for (int32_t i = 0; i < rows->count; i++) {
+        if (rows->slots[i] < 0 || rows->slots[i] >= cache->slots || rows->positions[i] < 0 ||
+            rows->positions[i] >= cache->capacity) {
             return MEED_FAIL(MEED_LIMIT,
                              "row %d goes to slot %d, position %d of a cache of %d slots and %d "
                              "positions",
-                             i, slots[i], positions[i], cache->slots, cache->capacity);
+                             i, rows->slots[i], rows->positions[i], cache->slots, cache->capacity);
         }
     }
-    for (int32_t i = 0; i < want_count; i++) {
-        if (want_rows[i] < 0 || want_rows[i] >= rows) {
-            return MEED_FAIL(MEED_ARG, "row %d of %d is wanted", want_rows[i], rows);
+    for (int32_t i = 0; i < rows->want_count; i++) {
+        if (rows->want_rows[i] < 0 || rows->want_rows[i] >= rows->count) {
+            return MEED_FAIL(MEED_ARG, "row %d of %d is wanted", rows->want_rows[i], rows->count);
+        }
+    }
+    return meed_net_check_ids(net, rows->ids, rows->count);
+}
+
+/* Copies a page of every layer: rows of the pools seen as matrices of pages. */
+static enum meed_status copy_page(const struct meed_kv_cache *cache, struct meed_kv_copy copy,
+                                  int64_t page_cells)
+{
+    const struct meed_backend *be = cache->be;
+    MEED_TRY(be->copy_to(be, cache->copied, &copy.from, sizeof copy.from));
+    for (int32_t i = 0; i < cache->layer_count; i++) {
+        const struct meed_kv_layer *layer = &cache->layers[i];
+        void *pools[] = {layer->k, layer->v};
+        for (int j = 0; j < 2; j++) {
+            struct meed_mat pool =
+                meed_mat_view(pools[j], cache->page_count, page_cells, page_cells, layer->dtype);
+            be->embed(be, pool, cache->copied, meed_mat_rows(pool, copy.to, 1));
         }
     }
     return MEED_OK;
 }
 
-enum meed_status meed_net_decode(struct meed_net *net, struct meed_kv_cache *cache, int32_t rows,
-                                 const int32_t *ids, const int32_t *slots, const int32_t *positions,
-                                 const int32_t *want_rows, int32_t want_count, float *logits)
+/* Gives every row its place, and the table to the device. */
+static enum meed_status place_rows(const struct meed_net *net, struct meed_kv_cache *cache,
+                                   const struct meed_decode_rows *rows)
+{
+    int64_t page_cells = (int64_t)MEED_KV_PAGE * net->config.kv_heads * net->config.head_dim;
+    for (int32_t i = 0; i < rows->count; i++) {
+        int32_t slot = rows->slots[i];
+        int32_t position = rows->positions[i];
+        int32_t held = meed_kv_pages_length(cache->pages, slot);
+        struct meed_kv_copy copy;
+        if (position > held) {
+            return MEED_FAIL(MEED_ARG, "row %d is position %d of a slot that holds %d", i, position,
+                             held);
+        }
+        meed_kv_pages_truncate(cache->pages, slot, position);
+        MEED_TRY(meed_kv_pages_extend(cache->pages, slot, position + 1, &copy));
+        if (copy.from >= 0) {
+            MEED_TRY(copy_page(cache, copy, page_cells));
+        }
+    }
+    int64_t version = meed_kv_pages_version(cache->pages);
+    if (version != cache->table_version) {
+        size_t cells = (size_t)cache->slots * (size_t)cache->slot_pages;
+        MEED_TRY(cache->be->copy_to(cache->be, cache->table, meed_kv_pages_table(cache->pages),
+                                    cells * sizeof *cache->table));
+        cache->table_version = version;
+    }
+    return MEED_OK;
+}
+
+/* All layers over the rows; final_y holds the wanted ones. */
+static enum meed_status run_rows(struct meed_net *net, struct meed_kv_cache *cache,
+                                 const struct meed_decode_rows *rows)
 {
     const struct meed_backend *be = net->be;
-    size_t bytes = (size_t)rows * sizeof *ids;
-    MEED_TRY(check_rows(net, cache, rows, slots, positions, want_rows, want_count));
-    MEED_TRY(meed_net_check_ids(net, ids, rows));
-    MEED_TRY(be->copy_to(be, net->ids, ids, bytes));
-    MEED_TRY(be->copy_to(be, net->slots, slots, bytes));
-    MEED_TRY(be->copy_to(be, net->positions, positions, bytes));
-    MEED_TRY(be->copy_to(be, net->wanted, want_rows, (size_t)want_count * sizeof *want_rows));
+    size_t bytes = (size_t)rows->count * sizeof *rows->ids;
+    MEED_TRY(check_rows(net, cache, rows));
+    MEED_TRY(place_rows(net, cache, rows));
+    MEED_TRY(be->copy_to(be, net->ids, rows->ids, bytes));
+    MEED_TRY(be->copy_to(be, net->slots, rows->slots, bytes));
+    MEED_TRY(be->copy_to(be, net->positions, rows->positions, bytes));
+    MEED_TRY(be->copy_to(be, net->wanted, rows->want_rows,
+                         (size_t)rows->want_count * sizeof *rows->want_rows));
     struct meed_net_pass pass = {
-        .rows = rows,
-        .wanted = want_count,
+        .rows = rows->count,
+        .wanted = rows->want_count,
         .gated = net->gates.sets > 0,
         .rope = cache->rope,
         .cache = cache,
@@ -124,5 +228,39 @@ enum meed_status meed_net_decode(struct meed_net *net, struct meed_kv_cache *cac
         be->zero(be, net->gate_of_wanted, bytes);
     }
     meed_net_run(net, &pass);
-    return meed_net_head_to_host(net, want_count, logits);
+    return MEED_OK;
+}
+
+enum meed_status meed_net_decode(struct meed_net *net, struct meed_kv_cache *cache,
+                                 const struct meed_decode_rows *rows, float *logits)
+{
+    MEED_TRY(run_rows(net, cache, rows));
+    return meed_net_head_to_host(net, rows->want_count, logits);
+}
+
+enum meed_status meed_net_decode_sample(struct meed_net *net, struct meed_kv_cache *cache,
+                                        const struct meed_decode_rows *rows,
+                                        const struct meed_sample_rule *rule, const uint64_t *keys,
+                                        const int32_t *draws, int32_t *tokens)
+{
+    const struct meed_backend *be = net->be;
+    size_t bytes = (size_t)rows->want_count * sizeof *tokens;
+    MEED_TRY(run_rows(net, cache, rows));
+    MEED_TRY(be->copy_to(be, net->draw_keys, keys, (size_t)rows->want_count * sizeof *keys));
+    MEED_TRY(be->copy_to(be, net->draws, draws, bytes));
+    for (int32_t begin = 0; begin < rows->want_count; begin += net->chunk) {
+        int32_t count = MEED_MIN(net->chunk, rows->want_count - begin);
+        be->sample(be, meed_net_head(net, begin, count, MEED_DTYPE_F32), *rule,
+                   net->draw_keys + begin, net->draws + begin, net->targets + begin);
+    }
+    MEED_TRY(be->copy_from(be, tokens, net->targets, bytes));
+    MEED_TRY(be->sync(be));
+    for (int32_t i = 0; i < rows->want_count; i++) {
+        if (tokens[i] < 0) {
+            return MEED_FAIL(MEED_NUMERIC,
+                             "the model's logits hold values that are no numbers; check its "
+                             "weights and adapter");
+        }
+    }
+    return MEED_OK;
 }

@@ -141,7 +141,7 @@ static void run_attention(const struct meed_net *net, int32_t idx, const struct 
     struct meed_mat out = meed_net_top(layer->groups[MEED_GROUP_O].xt, pass->rows);
     struct meed_tail tail = meed_net_tail(net, idx, MEED_GROUP_O, pass);
     struct meed_attention_shape shape = {config->heads, config->kv_heads, config->head_dim,
-                                         net->attention_scale};
+                                         net->attention_scale, 0};
     linear(net, &layer->groups[MEED_GROUP_QKV], pass->rows, qkv);
     if (config->qk_norm) {
         be->headnorm_fwd(be, meed_mat_cols(qkv, 0, q_cols), config->heads, layer->q_norm,

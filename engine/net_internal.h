@@ -24,6 +24,7 @@
 
 #include "base/arena.h"
 #include "engine/device_arena.h"
+#include "engine/kv_pages.h"
 #include "engine/net.h"
 
 MEED_BEGIN_C
@@ -112,6 +113,8 @@ struct meed_net {
     int32_t *wanted;         /* [max_rows]: rows that reach the head */
     int32_t *targets;        /* [max_rows] */
     int32_t *slots;          /* [max_rows]: decoding */
+    uint64_t *draw_keys;     /* [max_rows]: sampling */
+    int32_t *draws;          /* [max_rows] */
     int32_t *gate_of_row;    /* [max_rows] */
     int32_t *gate_of_wanted; /* [max_rows] */
     int32_t *rows_host;      /* [max_rows]: staging of lists of rows */
@@ -154,7 +157,13 @@ struct meed_kv_cache {
     const struct meed_backend *be;
     struct meed_device_arena device;
     struct meed_rope_table rope; /* [capacity, D/2] */
+    struct meed_kv_pages *pages;
+    int32_t *table;        /* [slots, slot_pages] on the device: the pages' own, as of */
+    int64_t table_version; /* this version */
+    int32_t *copied;       /* [1]: the page that a copy reads */
     int32_t slots;
+    int32_t slot_pages;
+    int32_t page_count;
     int32_t capacity;
     int32_t layer_count;
     struct meed_kv_layer *layers; /* heap */

@@ -201,6 +201,8 @@ static void lay_out_batch(struct meed_net *net)
     net->wanted = take_ints(net, rows);
     net->targets = take_ints(net, rows);
     net->slots = take_ints(net, rows);
+    net->draws = take_ints(net, rows);
+    net->draw_keys = meed_device_arena_take(&net->device, rows, sizeof *net->draw_keys);
     net->gate_of_row = take_ints(net, rows);
     net->gate_of_wanted = take_ints(net, rows);
     net->row_weight = take_floats(net, rows);

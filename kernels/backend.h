@@ -31,13 +31,20 @@ struct meed_attention_shape {
     int32_t kv_heads; /* G, divides H */
     int32_t head_dim; /* D */
     float scale;      /* applied to q·k, usually D^-1/2 */
+    int32_t window;   /* a row sees its last `window` positions, its own included; 0: all */
 };
 
-/* KV cache of one layer: row t of slot b at ((b*capacity + t)*G + g)*D. */
+/* KV cache of one layer, in pages of 64 positions (PagedAttention, Kwon et al. 2023). Position t of
+ * slot b lies in page table[b*slot_pages + t/64], at place t mod 64. A page holds 64·G·D elements
+ * of k and as many of v, in an order of the backend's own: pages are written by attention_decode
+ * and copied whole, nothing else. Slots may name the same page. */
+enum { MEED_KV_PAGE = 64 };
 struct meed_kv_layer {
-    void *k; /* [slots, capacity, G, D] */
+    void *k; /* [pages, 64·G·D] */
     void *v;
-    int32_t capacity;
+    const int32_t *table; /* [slots, slot_pages], the device's */
+    int32_t slot_pages;
+    int32_t pages;
     enum meed_dtype dtype;
 };
 
@@ -45,6 +52,15 @@ struct meed_rope_table {
     const float *cos; /* [positions, D/2] */
     const float *sin;
 };
+
+/* How op `sample` draws: divide by the temperature, keep the top_k likeliest, and of those the
+ * smallest set, likeliest first, whose share is at least top_p. */
+struct meed_sample_rule {
+    float temperature; /* 0: the best one */
+    float top_p;       /* in (0, 1]; 1: all */
+    int32_t top_k;     /* 0: all */
+};
+enum { MEED_TOP_K_MAX = 1024, MEED_VOCAB_MAX = 1 << 24 };
 
 struct meed_adamw_step {
     float lr;
@@ -109,7 +125,8 @@ typedef void meed_op_attention_bwd_fn(const struct meed_backend *be, struct meed
                                       struct meed_attention_shape shape,
                                       const struct meed_pack *pack, struct meed_mat dqkv);
 /* Appends rows' k, v at positions[m] of slot slots[m], then attends to 0..positions[m] of that
- * slot. All rows are appended before any attends, so a prompt may be fed as many rows at once. */
+ * slot. All rows are appended before any attends, so a prompt may be fed as many rows at once. The
+ * pages of these positions belong to no other slot; those before may be shared. */
 typedef void meed_op_attention_decode_fn(const struct meed_backend *be, struct meed_mat qkv,
                                          struct meed_attention_shape shape,
                                          struct meed_kv_layer cache, const int32_t *slots,
@@ -164,6 +181,18 @@ typedef void meed_op_lora_merge_fn(const struct meed_backend *be, struct meed_ma
  * Σ_m −weight[m]·logprob[m]. target −1: logprob 0, gradient 0. */
 typedef void meed_op_xent_fn(const struct meed_backend *be, struct meed_mat logits,
                              const int32_t *target, const float *weight, float *logprob);
+/* The k ≤ MEED_TOP_K_MAX largest of every row of logits [M, V], largest first, ties to the lower
+ * id: values and ids [M, k]. No NaN. */
+typedef void meed_op_top_k_fn(const struct meed_backend *be, struct meed_mat logits, int32_t k,
+                              float *values, int32_t *ids);
+/* ids[m] drawn from row m of logits [M, V] with the uniform number number draws[m] of the random
+ * stream keys[m] (base/rng.h). Weights are integers, floor(2^40·exp((logit − best)/temperature)),
+ * so every sum is exact and an id depends on its row, key and draw alone; CPU and CUDA differ where
+ * the last bits of exp decide. Kept tokens are walked in the order of ids; ties of logits rank by
+ * the lower id. −1 where a row has a NaN or +inf, or nothing but −inf. */
+typedef void meed_op_sample_fn(const struct meed_backend *be, struct meed_mat logits,
+                               struct meed_sample_rule rule, const uint64_t *keys,
+                               const int32_t *draws, int32_t *ids);
 /* Over count parameters, all fp32. */
 typedef void meed_op_adamw_fn(const struct meed_backend *be, const struct meed_adamw_step *step,
                               int64_t count, const float *gradient, float *m, float *v,

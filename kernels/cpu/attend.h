@@ -39,5 +39,9 @@ void MEED_TWIN(attend_rows)(const struct attend_block *block);
  * diagonal and in the padding up to `width`. */
 void MEED_TWIN(attend_mask)(float *scores, int64_t rows, int64_t first, int64_t key_first,
                             int64_t keys, int64_t width);
+/* Scores [width] of a row become probabilities relative to its running maximum; where that grows,
+ * what was summed before shrinks. At least one score is finite, or the row has seen one before. */
+void MEED_TWIN(attend_softmax)(float *score, int64_t width, float *peak, float *sum, float *out,
+                               int64_t out_width);
 
 #endif

@@ -1,9 +1,8 @@
-/* Causal grouped-query attention, forward: packed sequences, and decoding against a cache.
+/* Causal grouped-query attention over packed sequences, forward.
  *
- * The arithmetic is attend.h's block; this file cuts work into blocks. Forward: a task is 64 rows
- * of one sequence and one key/value head. Decoding: rows that continue each other in one slot (a
- * prompt) share a block, single rows make a block of one; both give the same bits. The low-rank
- * tail needs all heads of a row and runs after, over out as lora_down does.
+ * The arithmetic is attend.h's block; this file cuts work into blocks: a task is 64 rows of one
+ * sequence and one key/value head. The low-rank tail needs all heads of a row and runs after, over
+ * out as lora_down does.
  */
 #include "kernels/cpu/attend.h"
 
@@ -69,9 +68,8 @@ static struct state state_make(const struct attend_block *b)
     return s;
 }
 
-/* Scores of a row become probabilities relative to its running maximum. */
-static void row_softmax(float *score, int64_t width, float *peak, float *sum, float *out,
-                        int64_t out_width)
+void MEED_TWIN(attend_softmax)(float *score, int64_t width, float *peak, float *sum, float *out,
+                               int64_t out_width)
 {
     vf tops = vf_load(score);
     for (int64_t j = VL; j < width; j += VL) {
@@ -114,8 +112,9 @@ void MEED_TWIN(attend_rows)(const struct attend_block *b)
              score_width);
             MEED_TWIN(attend_mask)(s.score, b->rows, b->first, key, keys, score_width);
             for (int64_t i = 0; i < b->rows; i++) {
-                row_softmax(s.score + i * score_width, score_width, &s.peak[h * b->rows + i],
-                            &s.sum[h * b->rows + i], out + i * width, width);
+                MEED_TWIN(attend_softmax)
+                (s.score + i * score_width, score_width, &s.peak[h * b->rows + i],
+                 &s.sum[h * b->rows + i], out + i * width, width);
             }
             MEED_TWIN(panel_gemm)(s.score, score_width, 1, b->rows, keys, s.v, b->size, out, width);
         }
@@ -208,90 +207,5 @@ void MEED_TWIN(attention_fwd)(const struct meed_backend *be, struct meed_mat qkv
     }
     struct fwd_job job = {qkv, out, shape, pack, lse, (longest + ATTEND_BLOCK - 1) / ATTEND_BLOCK};
     meed_pool_for(be->pool, job.blocks * pack->sequences * shape.kv_heads, 1, tasks_fwd, &job);
-    MEED_TWIN(lora_down)(be, out, (int64_t)shape.heads * shape.head_dim, tail);
-}
-
-struct decode_job {
-    struct meed_mat qkv;
-    struct meed_mat out;
-    struct meed_attention_shape shape;
-    struct meed_kv_layer cache;
-    const int32_t *slots;
-    const int32_t *positions;
-    const int32_t *block_rows; /* first row of each block, and M behind the last */
-};
-
-static void rows_append(void *user, int64_t begin, int64_t end, int worker_idx)
-{
-    (void)worker_idx;
-    const struct decode_job *job = user;
-    int64_t width = (int64_t)job->shape.kv_heads * job->shape.head_dim;
-    for (int64_t m = begin; m < end; m++) {
-        MEED_ASSERT(job->positions[m] >= 0 && job->positions[m] < job->cache.capacity);
-        int64_t from = m * job->qkv.stride + (int64_t)job->shape.heads * job->shape.head_dim;
-        int64_t to = ((int64_t)job->slots[m] * job->cache.capacity + job->positions[m]) * width;
-        for (int64_t d = 0; d < width; d += VL) {
-            vf key = vf_get_n(job->qkv.data, from + d, job->qkv.dtype, width - d);
-            vf value = vf_get_n(job->qkv.data, from + width + d, job->qkv.dtype, width - d);
-            vf_put_n(job->cache.k, to + d, job->cache.dtype, width - d, key);
-            vf_put_n(job->cache.v, to + d, job->cache.dtype, width - d, value);
-        }
-    }
-}
-
-static void tasks_decode(void *user, int64_t begin, int64_t end, int worker_idx)
-{
-    (void)worker_idx;
-    const struct decode_job *job = user;
-    int64_t groups = job->shape.kv_heads;
-    int64_t size = job->shape.head_dim;
-    int64_t heads = job->shape.heads / groups;
-    enum meed_dtype dtype = job->qkv.dtype;
-    for (int64_t task = begin; task < end; task++) {
-        int64_t group = task % groups;
-        int64_t row = job->block_rows[task / groups];
-        int64_t slot = (int64_t)job->slots[row] * job->cache.capacity * groups * size;
-        int64_t to = row * job->out.stride + group * heads * size;
-        struct attend_block block = {
-            .q = at(job->qkv.data, row * job->qkv.stride + group * heads * size, dtype),
-            .k = at(job->cache.k, slot + group * size, job->cache.dtype),
-            .v = at(job->cache.v, slot + group * size, job->cache.dtype),
-            .out = (void *)(uintptr_t)at(job->out.data, to, dtype),
-            .q_stride = job->qkv.stride,
-            .kv_stride = groups * size,
-            .out_stride = job->out.stride,
-            .first = job->positions[row],
-            .rows = job->block_rows[task / groups + 1] - row,
-            .heads = heads,
-            .size = size,
-            .scale = job->shape.scale,
-            .dtype = dtype,
-            .kv_dtype = job->cache.dtype,
-        };
-        MEED_TWIN(attend_rows)(&block);
-    }
-}
-
-void MEED_TWIN(attention_decode)(const struct meed_backend *be, struct meed_mat qkv,
-                                 struct meed_attention_shape shape, struct meed_kv_layer cache,
-                                 const int32_t *slots, const int32_t *positions,
-                                 const struct meed_tail *tail, struct meed_mat out)
-{
-    shape_check(qkv, shape, tail, out);
-    struct decode_job job = {qkv, out, shape, cache, slots, positions, NULL};
-    meed_pool_for(be->pool, qkv.rows, 256, rows_append, &job);
-    int32_t *block_rows =
-        meed_cpu_scratch_get(MEED_SCRATCH_SHARED_A, (size_t)(qkv.rows + 1) * sizeof(int32_t));
-    int64_t blocks = 0;
-    for (int64_t m = 0; m < qkv.rows; m++) {
-        bool continues = m > 0 && slots[m] == slots[m - 1] &&
-                         positions[m] == positions[m - 1] + 1 && positions[m] % ATTEND_BLOCK != 0;
-        if (!continues) {
-            block_rows[blocks++] = (int32_t)m;
-        }
-    }
-    block_rows[blocks] = (int32_t)qkv.rows;
-    job.block_rows = block_rows;
-    meed_pool_for(be->pool, blocks * shape.kv_heads, 1, tasks_decode, &job);
     MEED_TWIN(lora_down)(be, out, (int64_t)shape.heads * shape.head_dim, tail);
 }

@@ -95,6 +95,31 @@ VEC_INLINE vf vf_pick(vf a, vf b, vi at)
     return __builtin_shuffle(a, b, at);
 #endif
 }
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+/* Lanes 0…7 and 8…15. */
+VEC_INLINE __m256 vf_low(vf value)
+{
+    return _mm512_castps512_ps256(value);
+}
+VEC_INLINE __m256 vf_high(vf value)
+{
+    return _mm512_extractf32x8_ps(value, 1);
+}
+VEC_INLINE float vf_sum(vf value)
+{
+    __m256 half = _mm256_add_ps(vf_low(value), vf_high(value));
+    __m128 part = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    part = _mm_add_ps(part, _mm_movehl_ps(part, part));
+    return _mm_cvtss_f32(_mm_add_ss(part, _mm_movehdup_ps(part)));
+}
+VEC_INLINE float vf_peak(vf value)
+{
+    __m256 half = _mm256_max_ps(vf_low(value), vf_high(value));
+    __m128 part = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    part = _mm_max_ps(part, _mm_movehl_ps(part, part));
+    return _mm_cvtss_f32(_mm_max_ss(part, _mm_movehdup_ps(part)));
+}
+#else
 VEC_INLINE float vf_sum(vf value)
 {
     for (int width = VL / 2; width >= 1; width /= 2) {
@@ -113,6 +138,7 @@ VEC_INLINE float vf_peak(vf value)
     }
     return value[0];
 }
+#endif
 
 VEC_INLINE vf vf_from_bf16(const meed_bf16 *from)
 {

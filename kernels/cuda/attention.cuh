@@ -75,12 +75,15 @@ static __device__ inline struct attend_tile attend_tile_find(const int32_t *star
     return found;
 }
 
-/* Rows of one matrix in device memory: `size` elements each (a multiple of 8). */
+/* Rows of one matrix in device memory: `size` elements each (a multiple of 8). Rows of a paged
+ * cache lie together in blocks of 64: block b begins at data + pages[b]·page_stride. */
 struct attend_rows {
     const meed_bf16 *data;
     int64_t stride;
     int32_t size;
     bool aligned; /* every row starts at a multiple of 16 bytes */
+    const int32_t *pages = nullptr;
+    int64_t page_stride = 0;
 };
 static inline bool attend_aligned(const void *data, int64_t stride)
 {
@@ -98,7 +101,8 @@ static __device__ __forceinline__ void attend_load(meed_bf16 *tile, const struct
     constexpr int LANES = D % 64 == 0 ? 8 : 4;
     constexpr int STEP = THREADS / LANES;
     static_assert(ROWS % STEP == 0, "every thread copies the same number of rows");
-    const meed_bf16 *base = from.data + (int64_t)first * from.stride;
+    const meed_bf16 *base = from.data;
+    base += from.pages ? from.pages[first / ATTEND_KEYS] * from.page_stride : first * from.stride;
     int32_t rows = end - first;
     if (from.aligned) {
         int32_t row = (int32_t)threadIdx.x / LANES;
@@ -278,10 +282,11 @@ attend_softmax(float (&s)[MT][ATTEND_KEYS / 8][4], struct attend_state<D, MT> &s
 struct attend_keys {
     struct attend_rows k; /* position 0 of the sequence */
     struct attend_rows v;
-    int32_t length;    /* positions that exist */
-    int32_t limit_min; /* smallest and largest last visible key of this warp's rows; */
-    int32_t limit_max; /* largest −1: a warp without rows, which only helps to copy */
-    float scale;       /* in units of log2 */
+    int32_t length;     /* positions that exist */
+    int32_t limit_min;  /* smallest and largest last visible key of this warp's rows; */
+    int32_t limit_max;  /* largest −1: a warp without rows, which only helps to copy */
+    float scale;        /* in units of log2 */
+    int32_t window = 0; /* a row sees so many keys up to its limit; 0: all */
 };
 
 /* Attends to positions [begin, end), begin a multiple of 64; limit(2m + h) is the last visible key
@@ -314,13 +319,15 @@ attend_range(struct attend_state<D, MT> &state, const meed_bf16 *q_rows, meed_bf
         }
         meed_cp_async_commit();
         if (seen) {
-            if (key + ATTEND_KEYS - 1 > keys.limit_min) {
+            bool cut = keys.window > 0 && key <= keys.limit_max - keys.window;
+            if (cut || key + ATTEND_KEYS - 1 > keys.limit_min) {
                 int32_t col = key + (int32_t)(threadIdx.x & 3) * 2;
 #pragma unroll
                 for (int i = 0; i < MT * ATTEND_KEYS / 2; i++) {
                     int m = i / (ATTEND_KEYS / 2);
                     int n = i / 4 % (ATTEND_KEYS / 8);
-                    if (col + n * 8 + (i & 1) > limit(2 * m + (i >> 1 & 1))) {
+                    int32_t after = col + n * 8 + (i & 1) - limit(2 * m + (i >> 1 & 1));
+                    if (after > 0 || (keys.window > 0 && after <= -keys.window)) {
                         s[m][n][i & 3] = -INFINITY;
                     }
                 }

@@ -1,4 +1,5 @@
-/* Attention of new rows against a KV cache.
+/* Attention of new rows against a paged KV cache. A page is [G, 64, D], of k and of v: what a block
+ * reads of a page lies together.
  *
  * First every row's k and v go into the cache, in a kernel of their own: a prompt's rows may then
  * attend to each other in any order. Then blocks of 64 (row, head) pairs attend. The query heads of
@@ -33,8 +34,9 @@ static_assert(DECODE_PART % ATTEND_KEYS == 0, "parts are whole key blocks");
 struct decode_job {
     const void *qkv; /* [M, (H + 2G)·D] */
     void *out;       /* [M, H·D] */
-    void *k;         /* [slots, capacity, G, D] */
+    void *k;         /* [pages, G, 64, D] */
     void *v;
+    const int32_t *table;     /* [slots, slot_pages] */
     const int32_t *slots;     /* [M] */
     const int32_t *positions; /* [M] */
     float *part_out;          /* [M, H, parts, D] */
@@ -42,7 +44,8 @@ struct decode_job {
     float *part_sum;          /* [M, H, parts] */
     int64_t qkv_stride;
     int64_t out_stride;
-    int64_t capacity;
+    int32_t slot_pages;
+    int32_t window;
     int32_t rows;
     int32_t parts;
     int32_t heads;
@@ -54,18 +57,44 @@ struct decode_job {
     bool cache_aligned;
 };
 
+static __device__ __forceinline__ const int32_t *decode_pages(const struct decode_job &job,
+                                                              int32_t row)
+{
+    return job.table + (int64_t)job.slots[row] * job.slot_pages;
+}
+static __device__ __forceinline__ int64_t decode_page_elements(const struct decode_job &job)
+{
+    return (int64_t)job.kv_heads * MEED_KV_PAGE * job.size;
+}
+/* Where element i of [G, D] of a row lies in the cache. */
+static __device__ __forceinline__ int64_t decode_place(const struct decode_job &job, int32_t row,
+                                                       int32_t i)
+{
+    int32_t position = job.positions[row];
+    int64_t page = decode_pages(job, row)[position / MEED_KV_PAGE];
+    return page * decode_page_elements(job) +
+           ((int64_t)(i / job.size) * MEED_KV_PAGE + position % MEED_KV_PAGE) * job.size +
+           i % job.size;
+}
+/* First position that the row at `position` sees. */
+static __device__ __forceinline__ int32_t decode_floor(const struct decode_job &job,
+                                                       int32_t position)
+{
+    return job.window > 0 ? MEED_MAX(0, position - job.window + 1) : 0;
+}
+
 /* One block per row, element by element. */
 template <typename From, typename To>
 __global__ void __launch_bounds__(DECODE_THREADS) decode_append_kernel(struct decode_job job)
 {
     int64_t row = blockIdx.x;
     int32_t width = job.kv_heads * job.size;
-    int64_t to = ((int64_t)job.slots[row] * job.capacity + job.positions[row]) * width;
     const From *k = (const From *)job.qkv + row * job.qkv_stride + (int64_t)job.heads * job.size;
     const From *v = k + width;
     for (int32_t i = (int32_t)threadIdx.x; i < width; i += DECODE_THREADS) {
-        plain_put((To *)job.k + to + i, plain_get(k + i));
-        plain_put((To *)job.v + to + i, plain_get(v + i));
+        int64_t to = decode_place(job, (int32_t)row, i);
+        plain_put((To *)job.k + to, plain_get(k + i));
+        plain_put((To *)job.v + to, plain_get(v + i));
     }
 }
 /* The same for aligned bf16 rows, 16 bytes at a time. */
@@ -73,15 +102,15 @@ __global__ void __launch_bounds__(DECODE_THREADS) decode_append_chunks_kernel(st
 {
     int64_t row = blockIdx.x;
     int32_t width = job.kv_heads * job.size;
-    int64_t to = ((int64_t)job.slots[row] * job.capacity + job.positions[row]) * width;
     const meed_bf16 *k =
         (const meed_bf16 *)job.qkv + row * job.qkv_stride + (int64_t)job.heads * job.size;
 #pragma unroll 1
     for (int32_t i = (int32_t)threadIdx.x * ATTEND_CHUNK; i < width;
          i += DECODE_THREADS * ATTEND_CHUNK) {
-        *reinterpret_cast<uint4 *>((meed_bf16 *)job.k + to + i) =
+        int64_t to = decode_place(job, (int32_t)row, i);
+        *reinterpret_cast<uint4 *>((meed_bf16 *)job.k + to) =
             *reinterpret_cast<const uint4 *>(k + i);
-        *reinterpret_cast<uint4 *>((meed_bf16 *)job.v + to + i) =
+        *reinterpret_cast<uint4 *>((meed_bf16 *)job.v + to) =
             *reinterpret_cast<const uint4 *>(k + width + i);
     }
 }
@@ -153,23 +182,31 @@ static __device__ __forceinline__ void decode_factors(float &peak, float part_pe
     peak = top;
 }
 
+/* Whether a row whose last key is `limit` sees anything of a part. */
+static __device__ __forceinline__ bool decode_sees(const struct decode_job &job, int32_t limit,
+                                                   int32_t part)
+{
+    return limit >= part * DECODE_PART && decode_floor(job, limit) < (part + 1) * DECODE_PART;
+}
+
 template <int D>
 static __device__ __forceinline__ void
-decode_merge(struct attend_state<D, 1> &total, const struct attend_state<D, 1> &part,
-             const int32_t (&limit)[2], int32_t begin, float scale)
+decode_merge(const struct decode_job &job, struct attend_state<D, 1> &total,
+             const struct attend_state<D, 1> &state, const int32_t (&limit)[2], int32_t part,
+             float scale)
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        float sum = attend_quad_sum(part.sum[0][h]);
-        if (limit[h] >= begin) {
+        float sum = attend_quad_sum(state.sum[0][h]);
+        if (decode_sees(job, limit[h], part)) {
             float keep;
             float take;
-            decode_factors(total.peak[0][h], part.peak[0][h], scale, keep, take);
+            decode_factors(total.peak[0][h], state.peak[0][h], scale, keep, take);
             total.sum[0][h] = fmaf(sum, take, total.sum[0][h] * keep);
 #pragma unroll
             for (int i = 0; i < D / 4; i++) {
                 float *out = &total.out[0][i / 2][2 * h + i % 2];
-                *out = fmaf(part.out[0][i / 2][2 * h + i % 2], take, *out * keep);
+                *out = fmaf(state.out[0][i / 2][2 * h + i % 2], take, *out * keep);
             }
         }
     }
@@ -187,7 +224,7 @@ decode_save(const struct decode_job &job, const struct attend_state<D, 1> &state
     for (int h = 0; h < 2; h++) {
         float sum = attend_quad_sum(state.sum[0][h]);
         int32_t pair = first + 8 * h + lane / 4;
-        if (pair < pairs && limit[h] >= part * DECODE_PART) {
+        if (pair < pairs && decode_sees(job, limit[h], part)) {
             int64_t at = (int64_t)(row + pair / heads) * job.heads + (int32_t)blockIdx.y * heads +
                          pair % heads;
             at = at * job.parts + part;
@@ -221,7 +258,11 @@ __global__ void __launch_bounds__(DECODE_THREADS, WHOLE ? 2 : 3)
     int32_t run = decode_run(job, row);
     int32_t position = job.positions[row];
     int32_t last = position + run - 1;
-    int32_t part = WHOLE ? 0 : (int32_t)blockIdx.z;
+    int32_t floor = decode_floor(job, position); /* what the run's first row sees first */
+    int32_t part = floor / DECODE_PART;
+    if (!WHOLE) {
+        part += (int32_t)blockIdx.z;
+    }
     if (run > 0 && part * DECODE_PART <= last) {
         int32_t heads = job.heads / job.kv_heads;
         int32_t pairs = run * heads;
@@ -229,25 +270,29 @@ __global__ void __launch_bounds__(DECODE_THREADS, WHOLE ? 2 : 3)
         int32_t pair = first + (int32_t)(threadIdx.x & 31) / 4;
         const int32_t limit[2] = {position + MEED_MIN(pair, pairs - 1) / heads,
                                   position + MEED_MIN(pair + 8, pairs - 1) / heads};
-        int64_t group =
-            ((int64_t)job.slots[row] * job.capacity * job.kv_heads + blockIdx.y) * job.size;
+        int64_t group = (int64_t)blockIdx.y * MEED_KV_PAGE * job.size;
         struct attend_keys keys;
-        keys.k = {(const meed_bf16 *)job.k + group, (int64_t)job.kv_heads * job.size, job.size,
-                  job.cache_aligned};
+        keys.k.data = (const meed_bf16 *)job.k + group;
+        keys.k.stride = job.size;
+        keys.k.size = job.size;
+        keys.k.aligned = job.cache_aligned;
+        keys.k.pages = decode_pages(job, row);
+        keys.k.page_stride = decode_page_elements(job);
         keys.v = keys.k;
         keys.v.data = (const meed_bf16 *)job.v + group;
         keys.length = last + 1;
         keys.limit_min = position + first / heads;
         keys.limit_max = first < pairs ? position + MEED_MIN(first + 15, pairs - 1) / heads : -1;
         keys.scale = job.scale * ATTEND_LOG2E;
+        keys.window = job.window;
         decode_load_queries<D>(job, q_tile, row, pairs);
         struct attend_state<D, 1> total;
         attend_reset<D, 1>(total);
         bool fresh = true;
 #pragma unroll 1
         for (; part * DECODE_PART <= last; part += WHOLE ? 1 : (int32_t)gridDim.z) {
-            int32_t begin = part * DECODE_PART;
-            int32_t end = MEED_MIN(begin + DECODE_PART, last + 1);
+            int32_t begin = MEED_MAX(part * DECODE_PART, floor / ATTEND_KEYS * ATTEND_KEYS);
+            int32_t end = MEED_MIN((part + 1) * DECODE_PART, last + 1);
             if (fresh) {
                 attend_load<D, ATTEND_KEYS, DECODE_THREADS>(k_tile, keys.k, begin, keys.length);
                 meed_cp_async_commit();
@@ -259,7 +304,7 @@ __global__ void __launch_bounds__(DECODE_THREADS, WHOLE ? 2 : 3)
                 state, q_tile + first * PITCH, k_tile, v_tile, keys,
                 [=](int i) { return limit[i]; }, begin, end, WHOLE ? last + 1 : end);
             if (WHOLE) {
-                decode_merge<D>(total, state, limit, begin, keys.scale);
+                decode_merge<D>(job, total, state, limit, part, keys.scale);
             } else {
                 decode_save<D>(job, state, row, first, pairs, limit, part);
             }
@@ -283,6 +328,7 @@ __global__ void __launch_bounds__(DECODE_THREADS) decode_combine_kernel(struct d
     if (pair < (int64_t)job.rows * job.heads) {
         int64_t row = pair / job.heads;
         int64_t head = pair % job.heads;
+        int32_t first = decode_floor(job, job.positions[row]) / DECODE_PART;
         int32_t parts = job.positions[row] / DECODE_PART + 1;
         float scale = job.scale * ATTEND_LOG2E;
         meed_bf16 *to = (meed_bf16 *)job.out + row * job.out_stride + head * job.size;
@@ -290,7 +336,7 @@ __global__ void __launch_bounds__(DECODE_THREADS) decode_combine_kernel(struct d
             float peak = -INFINITY;
             float sum = 0.0f;
             float out = 0.0f;
-            for (int32_t part = 0; part < parts; part++) {
+            for (int32_t part = first; part < parts; part++) {
                 int64_t at = pair * job.parts + part;
                 float keep;
                 float take;
@@ -313,18 +359,22 @@ __global__ void __launch_bounds__(PLAIN_THREADS) decode_plain_kernel(struct deco
     int32_t in_group = (int32_t)blockIdx.z * PLAIN_WARPS + (int32_t)(threadIdx.x / 32);
     int64_t head = (int64_t)blockIdx.y * heads + in_group;
     int64_t row = blockIdx.x;
-    int64_t group = ((int64_t)job.slots[row] * job.capacity * job.kv_heads + blockIdx.y) * job.size;
+    int64_t group = (int64_t)blockIdx.y * MEED_KV_PAGE * job.size;
     struct plain_task<T, C> task;
     task.q = (const T *)job.qkv + row * job.qkv_stride + head * job.size;
     task.k = (const C *)job.k + group;
     task.v = (const C *)job.v + group;
-    task.kv_stride = (int64_t)job.kv_heads * job.size;
+    task.kv_stride = job.size;
     task.out = (T *)job.out + row * job.out_stride + head * job.size;
     task.lse = NULL;
     task.size = job.size;
     task.keys = job.positions[row] + 1;
     task.limit = in_group < heads ? job.positions[row] : -1;
     task.scale = job.scale;
+    task.first = decode_floor(job, job.positions[row]) / PLAIN_KEYS * PLAIN_KEYS;
+    task.window = job.window;
+    task.pages = decode_pages(job, (int32_t)row);
+    task.page_stride = decode_page_elements(job);
     plain_attend(shared, task);
 }
 
@@ -414,7 +464,6 @@ extern "C" void meed_cuda_attention_decode(const struct meed_backend *be, struct
     attend_check(qkv, shape, tail, out);
     if (qkv.rows > 0) {
         struct decode_job job = {};
-        int64_t width = (int64_t)shape.kv_heads * shape.head_dim;
         job.qkv = qkv.data;
         job.out = out.data;
         job.k = cache.k;
@@ -423,16 +472,19 @@ extern "C" void meed_cuda_attention_decode(const struct meed_backend *be, struct
         job.positions = positions;
         job.qkv_stride = qkv.stride;
         job.out_stride = out.stride;
-        job.capacity = cache.capacity;
+        job.table = cache.table;
+        job.slot_pages = cache.slot_pages;
+        job.window = shape.window;
         job.rows = (int32_t)qkv.rows;
-        job.parts = (cache.capacity + DECODE_PART - 1) / DECODE_PART;
+        job.parts = (cache.slot_pages * MEED_KV_PAGE + DECODE_PART - 1) / DECODE_PART;
         job.heads = shape.heads;
         job.kv_heads = shape.kv_heads;
         job.size = shape.head_dim;
         job.scale = shape.scale;
         job.qkv_aligned = attend_aligned(qkv.data, qkv.stride);
         job.out_aligned = attend_aligned(out.data, out.stride);
-        job.cache_aligned = attend_aligned(cache.k, width) && attend_aligned(cache.v, width);
+        job.cache_aligned =
+            attend_aligned(cache.k, shape.head_dim) && attend_aligned(cache.v, shape.head_dim);
         decode_dispatch(be, job, qkv.dtype, cache.dtype);
         meed_cuda_check(be, cudaGetLastError(), "attention_decode");
     }

@@ -97,6 +97,11 @@ template <typename T, typename C> struct plain_task {
     int32_t keys;  /* the block's keys */
     int32_t limit; /* the warp's last visible key; −1: no row */
     float scale;
+    int32_t first = 0;  /* the block's first key, a multiple of 32 */
+    int32_t window = 0; /* keys that a row sees up to its limit; 0: all */
+    /* A paged cache: keys lie together in blocks of 64, block b pages[b]·page_stride behind k. */
+    const int32_t *pages = nullptr;
+    int64_t page_stride = 0;
 };
 
 static inline size_t plain_attend_bytes(int32_t size)
@@ -123,14 +128,20 @@ static __device__ inline void plain_attend(float *shared, const struct plain_tas
         q[d] = task.limit >= 0 ? plain_get(task.q + d) : 0.0f;
         out[d] = 0.0f;
     }
-    for (int32_t key = 0; key < task.keys; key += PLAIN_KEYS) {
+    int32_t floor = task.window > 0 ? task.limit - task.window + 1 : 0;
+    for (int32_t key = task.first; key < task.keys; key += PLAIN_KEYS) {
+        int64_t page = 0;
+        if (task.pages) { /* from the page's first row back to where key 0 would lie */
+            page = task.pages[key / MEED_KV_PAGE] * task.page_stride -
+                   key / MEED_KV_PAGE * MEED_KV_PAGE * task.kv_stride;
+        }
         __syncthreads();
-        plain_load(k_tile, task.k, task.kv_stride, size, key, task.keys);
-        plain_load(v_tile, task.v, task.kv_stride, size, key, task.keys);
+        plain_load(k_tile, task.k + page, task.kv_stride, size, key, task.keys);
+        plain_load(v_tile, task.v + page, task.kv_stride, size, key, task.keys);
         __syncthreads();
-        if (key <= task.limit) {
-            float score = key + lane <= task.limit ? plain_dot(q, k_tile + lane * (size + 1), size)
-                                                   : -INFINITY;
+        if (key <= task.limit && key + PLAIN_KEYS > floor) {
+            bool seen = key + lane >= floor && key + lane <= task.limit;
+            float score = seen ? plain_dot(q, k_tile + lane * (size + 1), size) : -INFINITY;
             float top = fmaxf(peak, plain_warp_max(score));
             float shrink = meed_exp2f((peak - top) * scale);
             weight[lane] = meed_exp2f((score - top) * scale);

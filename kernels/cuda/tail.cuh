@@ -31,6 +31,7 @@
 #ifndef MEED_KERNELS_CUDA_TAIL_CUH
 #define MEED_KERNELS_CUDA_TAIL_CUH
 
+#include "kernels/cuda/philox.cuh"
 #include "kernels/cuda/lanes.cuh"
 
 static constexpr int TAIL_THREADS = 256;
@@ -78,25 +79,9 @@ static inline struct tail_mask tail_mask_make(const struct meed_tail *tail)
 static __device__ __forceinline__ uint32_t tail_mask_block(const struct tail_mask &mask,
                                                            uint64_t block)
 {
-    uint32_t x = (uint32_t)block;
-    uint32_t y = (uint32_t)(block >> 32);
-    uint32_t z = 0;
-    uint32_t w = 0;
-    uint32_t key_x = (uint32_t)mask.key;
-    uint32_t key_z = (uint32_t)(mask.key >> 32);
-#pragma unroll
-    for (int round = 0; round < 10; round++) {
-        uint32_t from_z = __umulhi(0xCD9E8D57u, z) ^ y ^ key_x;
-        uint32_t from_x = __umulhi(0xD2511F53u, x) ^ w ^ key_z;
-        y = 0xCD9E8D57u * z;
-        w = 0xD2511F53u * x;
-        x = from_z;
-        z = from_x;
-        key_x += 0x9E3779B9u;
-        key_z += 0xBB67AE85u;
-    }
-    return (uint32_t)(x >= mask.threshold) | (uint32_t)(y >= mask.threshold) << 1 |
-           (uint32_t)(z >= mask.threshold) << 2 | (uint32_t)(w >= mask.threshold) << 3;
+    struct philox_words at = philox_block(mask.key, block);
+    return (uint32_t)(at.x >= mask.threshold) | (uint32_t)(at.y >= mask.threshold) << 1 |
+           (uint32_t)(at.z >= mask.threshold) << 2 | (uint32_t)(at.w >= mask.threshold) << 3;
 }
 
 /* Bit i: element + i stays, for N elements (4 or 8). */

@@ -3,8 +3,8 @@
  * Goal: causal grouped-query attention at lengths off the block (1, 63, 64, 65, 130, 530, 0), odd
  * head sizes and groups, aligned rows and odd strides; the log-sum-exp; the fused tail; gradients
  * from the softmax's Jacobian, checked once against central differences; each sequence alone gives
- * the bits of the batch; decoding row by row or as one prompt gives the same bits, and the values
- * of the forward.
+ * the bits of the batch; decoding row by row, as one prompt or behind another slot's pages gives
+ * the same bits, and the values of the forward; windows within a page and across parts.
  */
 #define PARITY_ATTENTION(name) PARITY_RUN(name)
 #include "tests/support/parity.h"
@@ -22,15 +22,15 @@ struct shape {
     int32_t lengths[MAX_SEQUENCES];
 };
 static const struct shape shapes[] = {
-    {{1, 1, 1, 1.0f}, 0, 3, 1, {1}},
-    {{2, 1, 8, 0.35f}, 8, 3, 3, {5, 1, 9}},
-    {{6, 2, 17, 0.25f}, 5, 3, 4, {63, 0, 65, 64}},
-    {{4, 4, 64, 0.125f}, 0, 3, 2, {130, 70}},
-    {{3, 1, 33, 0.2f}, 16, 3, 2, {3, 200}},
-    {{4, 2, 32, 0.18f}, 0, 0, 3, {33, 1, 100}},
-    {{2, 1, 96, 0.1f}, 0, 8, 2, {65, 70}},
-    {{4, 1, 128, 0.09f}, 8, 0, 2, {129, 66}},
-    {{2, 1, 64, 0.125f}, 8, 8, 1, {530}},
+    {{1, 1, 1, 1.0f, 0}, 0, 3, 1, {1}},
+    {{2, 1, 8, 0.35f, 0}, 8, 3, 3, {5, 1, 9}},
+    {{6, 2, 17, 0.25f, 0}, 5, 3, 4, {63, 0, 65, 64}},
+    {{4, 4, 64, 0.125f, 0}, 0, 3, 2, {130, 70}},
+    {{3, 1, 33, 0.2f, 0}, 16, 3, 2, {3, 200}},
+    {{4, 2, 32, 0.18f, 0}, 0, 0, 3, {33, 1, 100}},
+    {{2, 1, 96, 0.1f, 0}, 0, 8, 2, {65, 70}},
+    {{4, 1, 128, 0.09f, 0}, 8, 0, 2, {129, 66}},
+    {{2, 1, 64, 0.125f, 0}, 8, 8, 1, {530}},
 };
 static bool shape_fits(const struct shape *s)
 {
@@ -83,6 +83,12 @@ static struct problem problem_make(struct parity *p, const struct shape *s)
     return q;
 }
 
+/* The first key that the row at position t sees. */
+static int64_t first_key(const struct problem *q, int64_t t)
+{
+    return q->a.window > 0 ? MEED_MAX(0, t - q->a.window + 1) : 0;
+}
+
 /* Probabilities of row m of sequence i, head h, over its keys; returns the log-sum-exp. */
 static double row_softmax(const struct problem *q, const double *qkv, int64_t start, int64_t t,
                           int64_t h, double *prob)
@@ -92,7 +98,8 @@ static double row_softmax(const struct problem *q, const double *qkv, int64_t st
     const double *query = qkv + (start + t) * q->cols + h * size;
     double peak = -INFINITY;
     double sum = 0.0;
-    for (int64_t j = 0; j <= t; j++) {
+    int64_t begin = first_key(q, t);
+    for (int64_t j = begin; j <= t; j++) {
         const double *key = qkv + (start + j) * q->cols + q->width + group * size;
         prob[j] = 0.0;
         for (int64_t d = 0; d < size; d++) {
@@ -100,11 +107,11 @@ static double row_softmax(const struct problem *q, const double *qkv, int64_t st
         }
         peak = fmax(peak, prob[j]);
     }
-    for (int64_t j = 0; j <= t; j++) {
+    for (int64_t j = begin; j <= t; j++) {
         prob[j] = exp(prob[j] - peak);
         sum += prob[j];
     }
-    for (int64_t j = 0; j <= t; j++) {
+    for (int64_t j = begin; j <= t; j++) {
         prob[j] /= sum;
     }
     return peak + log(sum);
@@ -122,7 +129,7 @@ static void reference_fwd(const struct problem *q, const double *qkv, double *ou
                 lse[m * q->a.heads + h] = row_softmax(q, qkv, q->starts[i], t, h, prob);
                 for (int64_t d = 0; d < size; d++) {
                     double sum = 0.0;
-                    for (int64_t j = 0; j <= t; j++) {
+                    for (int64_t j = first_key(q, t); j <= t; j++) {
                         sum += prob[j] * qkv[(q->starts[i] + j) * q->cols + q->width +
                                              (q->a.kv_heads + group) * size + d];
                     }
@@ -267,16 +274,33 @@ static int32_t piece_rows(const struct parity *p, int32_t at, int32_t length, in
     return MEED_MIN(lump ? MEED_MAX(piece, length - LAST) : piece, length - at);
 }
 
-/* A prompt of `length` rows in slot 2 of 3, in pieces of `piece` rows. */
+enum { DECODE_SLOTS = 3 };
+
+/* Slots of `length` positions, their pages in no order. */
+static struct meed_kv_layer decode_cache(struct parity *p, const struct problem *q, int32_t length,
+                                         enum meed_dtype dtype, int32_t *table)
+{
+    int64_t page = MEED_KV_PAGE * (int64_t)q->a.kv_heads * q->a.head_dim;
+    struct meed_kv_layer cache = {.slot_pages = (length + 3) / MEED_KV_PAGE + 1, .dtype = dtype};
+    cache.pages = DECODE_SLOTS * cache.slot_pages;
+    cache.k = parity_mat(p, cache.pages, page, 0, dtype, 1.0).data;
+    cache.v = parity_mat(p, cache.pages, page, 0, dtype, 1.0).data;
+    for (int32_t slot = 0; slot < DECODE_SLOTS; slot++) {
+        for (int32_t b = 0; b < cache.slot_pages; b++) {
+            table[slot * cache.slot_pages + b] = cache.pages - 1 - (b * DECODE_SLOTS + slot);
+        }
+    }
+    cache.table = parity_ints(p, table, cache.pages);
+    return cache;
+}
+
+/* A prompt of `length` rows in slot 2 of 3, in pieces of `piece` rows. Then slot 0 takes all full
+ * pages of slot 2 but writes its last, and gets the last rows together with slot 2: same bits. */
 static struct meed_mat decode_pieces(struct parity *p, const struct problem *q, struct meed_mat qkv,
                                      const struct meed_tail *tail, int32_t length, int32_t piece)
 {
-    enum { SLOTS = 3 };
-    int32_t capacity = length + 3;
-    int64_t width = (int64_t)q->a.kv_heads * q->a.head_dim;
-    struct meed_mat k = parity_mat(p, SLOTS * capacity, width, 0, qkv.dtype, 1.0);
-    struct meed_mat v = parity_mat(p, SLOTS * capacity, width, 0, qkv.dtype, 1.0);
-    struct meed_kv_layer cache = {k.data, v.data, capacity, qkv.dtype};
+    int32_t table[DECODE_SLOTS * 16];
+    struct meed_kv_layer cache = decode_cache(p, q, length, qkv.dtype, table);
     struct meed_mat out = parity_mat(p, length, q->width + tail->a.rows, 0, qkv.dtype, 1.0);
     int32_t slots[1024];
     int32_t positions[1024];
@@ -291,12 +315,39 @@ static struct meed_mat decode_pieces(struct parity *p, const struct problem *q, 
         p->be->attention_decode(p->be, meed_mat_rows(qkv, i, rows), q->a, cache, slots_dev + i,
                                 positions_dev + i, tail, meed_mat_rows(out, i, rows));
     }
+    int32_t shared = (length - 1) / MEED_KV_PAGE;
+    for (int32_t b = 0; b < shared; b++) {
+        table[b] = table[2 * cache.slot_pages + b];
+    }
+    cache.table = parity_ints(p, table, cache.pages);
+    int32_t own = shared * MEED_KV_PAGE;
+    int32_t last = MEED_MAX(own, length - 2);
+    if (last > own) {
+        for (int32_t i = own; i < last; i++) {
+            slots[i] = 0;
+        }
+        p->be->attention_decode(p->be, meed_mat_rows(qkv, own, last - own), q->a, cache,
+                                parity_ints(p, slots, length) + own, positions_dev + own, tail,
+                                parity_mat(p, last - own, out.cols, 0, out.dtype, 1.0));
+    }
+    for (int32_t i = last; i < length; i++) {
+        const int32_t both[] = {0, 2}, places[] = {i, i};
+        struct meed_mat pair = parity_mat(p, 2, qkv.cols, 0, qkv.dtype, 1.0);
+        struct meed_mat got = parity_mat(p, 2, out.cols, 0, out.dtype, 1.0);
+        p->be->embed(p->be, qkv, parity_ints(p, places, 2), pair);
+        p->be->attention_decode(p->be, pair, q->a, cache, parity_ints(p, both, 2),
+                                parity_ints(p, places, 2), tail, got);
+        parity_same_rows(p, "a shared prefix", meed_mat_rows(got, 0, 1), meed_mat_rows(out, i, 1));
+        parity_same_rows(p, "its owner", meed_mat_rows(got, 1, 1), meed_mat_rows(out, i, 1));
+    }
     return out;
 }
 
-static void decode_shape(struct parity *p, const struct shape *s, enum meed_dtype dtype)
+static void decode_shape(struct parity *p, const struct shape *s, int32_t window,
+                         enum meed_dtype dtype)
 {
     struct shape single = *s;
+    single.a.window = window;
     single.sequences = 1;
     single.lengths[0] = s->lengths[s->sequences - 1];
     int32_t length = single.lengths[0];
@@ -321,8 +372,10 @@ static void parity_case_attention_decode(struct parity *p)
 {
     for (size_t i = 0; i < MEED_COUNT(shapes); i++) {
         if (shape_fits(&shapes[i])) {
-            decode_shape(p, &shapes[i], MEED_DTYPE_F32);
-            decode_shape(p, &shapes[i], MEED_DTYPE_BF16);
+            decode_shape(p, &shapes[i], 0, MEED_DTYPE_F32);
+            decode_shape(p, &shapes[i], 0, MEED_DTYPE_BF16);
+            decode_shape(p, &shapes[i], 20, i % 2 ? MEED_DTYPE_F32 : MEED_DTYPE_BF16);
+            decode_shape(p, &shapes[i], 100, i % 2 ? MEED_DTYPE_BF16 : MEED_DTYPE_F32);
         }
     }
 }
@@ -331,7 +384,7 @@ static void attention_formula_equals_central_differences(void **state)
 {
     (void)state;
     enum { ROWS = 4, COLS = 8 * 3, WIDTH = 4 * 3 };
-    static const struct shape s = {{4, 2, 3, 0.5f}, 0, 3, 2, {3, 1}};
+    static const struct shape s = {{4, 2, 3, 0.5f, 0}, 0, 3, 2, {3, 1}};
     struct problem q = {.a = s.a, .rows = ROWS, .cols = COLS, .width = WIDTH, .s = &s};
     q.starts[1] = 3;
     q.starts[2] = 4;

@@ -96,6 +96,8 @@ void parity_close(struct parity *p, const char *what, struct meed_mat got, const
 #define PARITY_FAMILY_lora_gate_grad PARITY_LORA
 #define PARITY_FAMILY_lora_merge PARITY_LORA
 #define PARITY_FAMILY_xent PARITY_XENT
+#define PARITY_FAMILY_top_k PARITY_SAMPLE
+#define PARITY_FAMILY_sample PARITY_SAMPLE
 #define PARITY_FAMILY_adamw PARITY_ADAMW
 #define PARITY_FAMILY_sqnorm PARITY_ADAMW
 
@@ -120,6 +122,9 @@ void parity_close(struct parity *p, const char *what, struct meed_mat got, const
 #endif
 #ifndef PARITY_XENT
 #define PARITY_XENT(name)
+#endif
+#ifndef PARITY_SAMPLE
+#define PARITY_SAMPLE(name)
 #endif
 #ifndef PARITY_ADAMW
 #define PARITY_ADAMW(name)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/buf.h"
+#include "engine/net_decode.h"
 #include "tests/support/small_net.h"
 
 enum { MAX_ROWS = GOLDEN_SEQUENCES * GOLDEN_MAX_LENGTH, ADAPTERS = 3, SETS = 3 };
@@ -206,11 +207,11 @@ static void gates_decode_with_the_first_set(void **state)
         small_net(&bench.machine, &bench.golden, MEED_DTYPE_F32, false, bench.adapters, ADAPTERS);
     golden_ok(meed_net_set_gates(net, mixed, SETS));
     golden_ok(meed_net_logits(net, batch, want));
-    golden_ok(meed_kv_cache_create(net, 1, CAPACITY, &cache));
+    golden_ok(meed_kv_cache_create(net, 1, CAPACITY, 0, &cache));
     const int32_t zero = 0;
     for (int32_t t = 0; t < batch->starts[1]; t++) {
-        golden_ok(
-            meed_net_decode(net, cache, 1, &bench.golden.ids[0][t], &zero, &t, &zero, 1, got));
+        const struct meed_decode_rows row = {1, &bench.golden.ids[0][t], &zero, &t, 1, &zero};
+        golden_ok(meed_net_decode(net, cache, &row, got));
         assert_true(golden_worst(got, want + t * vocab, vocab) < 1e-5);
     }
     meed_kv_cache_destroy(cache);

@@ -184,6 +184,10 @@ static inline unsigned atomicAdd(unsigned *at, unsigned value)
 {
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
+static inline unsigned long long atomicAdd(unsigned long long *at, unsigned long long value)
+{
+    return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
 static inline unsigned atomicInc(unsigned *at, unsigned last)
 {
     unsigned seen = __atomic_load_n(at, __ATOMIC_RELAXED);
