@@ -3,8 +3,10 @@
  * On a terminal the reply streams in as it is made; in a pipe it is the same protocol without the
  * prompt signs: a line of input, a reply and a newline of output (empty lines are skipped), so a
  * script can talk too. /reset forgets the conversation, /quit ends it, Ctrl-C stops a reply (at the
- * prompt: ends it). The whole conversation is encoded for every turn; when it no longer fits the
- * model's positions the oldest turns are dropped and a line on stderr says so.
+ * prompt: ends it). The whole conversation is encoded for every turn, but the generator holds what
+ * was fed before: only what is new goes through the model, or what a template has rewritten. When
+ * the conversation no longer fits the model's positions the oldest turns are dropped and a line on
+ * stderr says so.
  */
 #include <argp.h>
 #include <errno.h>
@@ -115,6 +117,7 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
 struct talk {
     const struct options *options;
     struct meed_chat_session session;
+    struct meed_generator *generator; /* keeps the conversation's keys and values */
     bool terminal;
     struct meed_arena history; /* contents of messages */
     struct meed_message messages[MAX_MESSAGES];
@@ -205,14 +208,13 @@ static enum meed_status speak(struct talk *talk, const struct meed_prompt *promp
                               struct meed_arena *arena, struct speech *speech)
 {
     struct meed_generate_options generate = talk->options->generate;
+    const struct meed_generate_hooks hooks = {.on_token = on_token, .user = speech};
     struct meed_reply reply;
     generate.seed += talk->turn++;
-    generate.slots = 1;
-    generate.max_rows = MEED_CHAT_SESSION_ROWS;
     generate.stop_ids = talk->session.stop_ids;
     generate.stop_count = talk->session.stop_count;
     enum meed_status st =
-        meed_generate(talk->session.net, prompt, 1, &generate, arena, &reply, on_token, speech);
+        meed_generator_run(talk->generator, prompt, 1, &generate, &hooks, arena, &reply);
     if (st == MEED_CANCELLED) {
         st = speech->status;
     }
@@ -283,7 +285,11 @@ static enum meed_status converse(struct talk *talk)
 
 static enum meed_status run(struct talk *talk)
 {
+    struct meed_generate_options generate = talk->options->generate;
+    generate.slots = 1;
+    generate.max_rows = MEED_CHAT_SESSION_ROWS;
     MEED_TRY(meed_chat_session_open(&talk->options->session, &talk->session));
+    MEED_TRY(meed_generator_create(talk->session.net, &generate, &talk->generator));
     MEED_TRY(reset(talk));
     talk->terminal = isatty(STDIN_FILENO) == 1;
     if (talk->terminal) {
@@ -310,6 +316,7 @@ enum meed_status meed_cmd_chat(int argc, char **argv)
     }
     talk->options = &options;
     enum meed_status st = run(talk);
+    meed_generator_destroy(talk->generator);
     meed_chat_session_close(&talk->session);
     meed_arena_clear(&talk->history);
     meed_heap_free(talk);
