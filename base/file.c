@@ -87,7 +87,7 @@ enum meed_status meed_file_sync_folder_of(const char *path)
     return st;
 }
 
-enum meed_status meed_file_write_atomic(const char *path, const void *bytes, size_t size)
+static enum meed_status write_atomic(const char *path, const void *bytes, size_t size, mode_t mode)
 {
     char temporary[MEED_PATH_BYTES];
     /* The clock as well: process ids repeat between the nodes that share a folder. */
@@ -95,7 +95,7 @@ enum meed_status meed_file_write_atomic(const char *path, const void *bytes, siz
                  (long long)meed_clock_monotonic_ns()) >= (int)sizeof temporary) {
         return MEED_FAIL(MEED_LIMIT, "path too long: %.80s…", path);
     }
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (fd < 0) {
         return system_failed("create", path);
     }
@@ -112,6 +112,16 @@ enum meed_status meed_file_write_atomic(const char *path, const void *bytes, siz
         return st;
     }
     return meed_file_sync_folder_of(path);
+}
+
+enum meed_status meed_file_write_atomic(const char *path, const void *bytes, size_t size)
+{
+    return write_atomic(path, bytes, size, 0644);
+}
+
+enum meed_status meed_file_write_private(const char *path, const void *bytes, size_t size)
+{
+    return write_atomic(path, bytes, size, 0600);
 }
 
 bool meed_file_exists(const char *path)

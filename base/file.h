@@ -18,6 +18,9 @@ MEED_BEGIN_C
 MEED_MUST_CHECK enum meed_status meed_file_read(const char *path, struct meed_buf *buf);
 MEED_MUST_CHECK enum meed_status meed_file_write_atomic(const char *path, const void *bytes,
                                                         size_t size);
+/* The same for what nobody else may read: mode 0600 from the first byte on. */
+MEED_MUST_CHECK enum meed_status meed_file_write_private(const char *path, const void *bytes,
+                                                         size_t size);
 bool meed_file_exists(const char *path);
 /* Creates the folder and its parents. */
 MEED_MUST_CHECK enum meed_status meed_file_make_folder(const char *path);

@@ -12,7 +12,6 @@
 #include <math.h>
 #include <string.h>
 #include "base/clock.h"
-#include "base/rng.h"
 #include "engine/schedule.h"
 #include "engine/trainer_internal.h"
 
@@ -188,7 +187,7 @@ void meed_trainer_destroy(struct meed_trainer *trainer)
     }
     const struct meed_backend *be = trainer->be;
     float *vectors[] = {trainer->masters_dev, trainer->gradients_dev, trainer->start_dev,
-                        trainer->drift_dev, trainer->prox_dev};
+                        trainer->drift_dev,   trainer->prox_dev,      trainer->part_dev};
     meed_net_destroy(trainer->net);
     meed_batch_destroy(trainer->batch);
     meed_optimiser_destroy(trainer->optimiser);
@@ -227,32 +226,6 @@ static void add_proximal_term(struct meed_trainer *trainer)
     be->lora_merge(be, gradients, one, drift, mu, gradients);
 }
 
-/* Forward and backward of the step's micro-batches; position moves only when all went well. */
-static enum meed_status accumulate(struct meed_trainer *trainer, int64_t scored, int64_t *position,
-                                   double *loss)
-{
-    const struct meed_train_options *options = &trainer->options;
-    int64_t step = meed_trainer_steps_done(trainer);
-    float weight = (float)(1.0 / (double)scored);
-    double sum = 0.0;
-    for (int32_t i = 0; i < options->accumulation; i++) {
-        struct meed_trainer_take take;
-        meed_trainer_order_take(&trainer->order, position, trainer->batch, &take);
-        for (int32_t row = 0; row < trainer->batch->loss_rows; row++) {
-            trainer->weights[row] = weight;
-        }
-        uint64_t micro = (uint64_t)step * (uint64_t)options->accumulation + (uint64_t)i;
-        struct meed_rng rng = meed_rng_stream(options->seed, "dropout", micro);
-        MEED_TRY(meed_net_backward(trainer->net, trainer->batch, trainer->weights, rng.key,
-                                   trainer->logprob, trainer->gradients_dev, NULL));
-        for (int32_t row = 0; row < trainer->batch->loss_rows; row++) {
-            sum -= (double)trainer->logprob[row];
-        }
-    }
-    *loss = sum / (double)scored;
-    return MEED_OK;
-}
-
 static struct meed_trainer_take look_ahead(struct meed_trainer *trainer)
 {
     struct meed_trainer_take sum = {0, 0, 0};
@@ -279,7 +252,9 @@ enum meed_status meed_trainer_step(struct meed_trainer *trainer, struct meed_tra
     int64_t position = trainer->position;
     double loss = 0.0, norm = 0.0;
     be->zero(be, trainer->gradients_dev, (size_t)trainer->count * sizeof(float));
-    MEED_TRY(accumulate(trainer, ahead.scored, &position, &loss));
+    MEED_TRY(
+        meed_trainer_accumulate(trainer, (float)(1.0 / (double)ahead.scored), &position, &loss));
+    loss /= (double)ahead.scored;
     if (!isfinite(loss)) {
         return MEED_FAIL(MEED_NUMERIC,
                          "training step %lld: the loss is not finite; lower the "
@@ -317,8 +292,9 @@ enum meed_status meed_trainer_export(struct meed_trainer *trainer, struct meed_a
         return MEED_FAIL(MEED_ARG, "the adapter to export into has another shape than the trained "
                                    "one; clone the start");
     }
-    MEED_TRY(be->copy_from(be, trainer->flat_host, trainer->masters_dev,
-                           (size_t)trainer->count * sizeof(float)));
+    size_t bytes = (size_t)trainer->count * sizeof(float);
+    MEED_TRY(be->copy_from(be, trainer->flat_host, trainer->masters_dev, bytes));
+    MEED_TRY(meed_trainer_agree(trainer, trainer->flat_host, bytes));
     meed_adapter_from_flat(adapter, trainer->flat_host);
     return MEED_OK;
 }

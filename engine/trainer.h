@@ -4,11 +4,18 @@
  * counter-based generator), so step t depends only on (seed, t): a resumed run continues with the
  * bits it would have had. The loss is the mean over scored tokens of the whole step. FedProx (Li et
  * al. 2020) adds mu·(w − w_start) to the gradient of the factors.
+ *
+ * Ranks (kernels/collective.h) share the micro-batches of a step: of each `world` in line, rank r
+ * takes the r-th, and their gradients are added in line onto the sum so far, which is what one
+ * process does with them. So masters, checkpoint and adapter have the same bytes for any number of
+ * ranks of one kind of machine, and a run may be resumed by another number. Every rank steps its
+ * own replica; what they hold is compared by hash whenever it is saved or exported.
  */
 #ifndef MEED_ENGINE_TRAINER_H
 #define MEED_ENGINE_TRAINER_H
 
 #include "engine/net.h"
+#include "kernels/collective.h"
 
 MEED_BEGIN_C
 
@@ -50,15 +57,23 @@ meed_trainer_create(const struct meed_backend *be, const struct meed_checkpoint 
                     int64_t data_count, const struct meed_train_options *options,
                     struct meed_trainer **trainer);
 void meed_trainer_destroy(struct meed_trainer *trainer); /* accepts NULL */
+/* Shares every further step with the other ranks; before the first step, after a resume. All ranks
+ * then call step, save and export alike. Borrowed; NULL is nothing. ARG where a step has fewer
+ * micro-batches than there are ranks; VERSION where a rank has another model, start, data, options,
+ * progress or kind of backend. */
+MEED_MUST_CHECK enum meed_status meed_trainer_share(struct meed_trainer *trainer,
+                                                    struct meed_collective *collective);
 /* Steps taken so far, those before a resume included. */
 int64_t meed_trainer_steps_done(const struct meed_trainer *trainer);
 /* One optimiser step. STATE after the last. */
 MEED_MUST_CHECK enum meed_status meed_trainer_step(struct meed_trainer *trainer,
                                                    struct meed_train_report *report);
-/* Copies the masters into an adapter of the start's shape. */
+/* Copies the masters into an adapter of the start's shape. INTEGRITY where ranks hold different
+ * masters, as of save. */
 MEED_MUST_CHECK enum meed_status meed_trainer_export(struct meed_trainer *trainer,
                                                      struct meed_adapter *adapter);
-/* Everything needed to continue: masters, moments, step, hash of options and data. */
+/* Everything needed to continue: masters, moments, step, hash of options and data. Of several ranks
+ * the first writes, and none goes on before the file is there. */
 MEED_MUST_CHECK enum meed_status meed_trainer_save(struct meed_trainer *trainer, const char *path);
 /* VERSION if the file belongs to other options or data. */
 MEED_MUST_CHECK enum meed_status meed_trainer_resume(struct meed_trainer *trainer,

@@ -121,6 +121,7 @@ enum meed_status meed_trainer_save(struct meed_trainer *trainer, const char *pat
     enum meed_status st = MEED_OK;
     const struct meed_backend *be = trainer->be;
     uint8_t header[HEADER_BYTES], digest[MEED_SHA256_BYTES];
+    bool written = false; /* said by all, once rank 0 has written */
     struct meed_buf bytes;
     meed_buf_init(&bytes, file_bytes(trainer));
     memcpy(header, magic, sizeof magic);
@@ -136,7 +137,11 @@ enum meed_status meed_trainer_save(struct meed_trainer *trainer, const char *pat
     }
     meed_sha256(bytes.data, bytes.size, digest);
     MEED_TRY_OUT(meed_buf_append(&bytes, digest, sizeof digest));
-    MEED_TRY_OUT(meed_file_write_atomic(path, bytes.data, bytes.size));
+    MEED_TRY_OUT(meed_trainer_agree(trainer, bytes.data, bytes.size));
+    if (meed_collective_rank(trainer->collective) == 0) {
+        MEED_TRY_OUT(meed_file_write_atomic(path, bytes.data, bytes.size));
+    }
+    MEED_TRY_OUT(meed_collective_any(trainer->collective, true, &written));
 out:
     meed_buf_clear(&bytes);
     return st;

@@ -26,7 +26,18 @@ struct meed_trainer {
     float *weights;                      /* [batch_tokens] */
     float *logprob;                      /* [batch_tokens] */
     uint8_t identity[MEED_SHA256_BYTES]; /* of model, start, data and options */
+    struct meed_collective *collective;  /* NULL: one rank */
+    float *part_dev;                     /* [count]: one micro-batch's gradient, among ranks */
 };
+
+/* INTEGRITY unless every rank has these bytes. */
+MEED_MUST_CHECK enum meed_status meed_trainer_agree(struct meed_trainer *trainer, const void *bytes,
+                                                    size_t size);
+/* The step's micro-batches, shared (trainer_ranks.c): gradients_dev holds the sum of all on every
+ * rank, *loss the sum of −log p over all in micro-batch order; position moves behind them. `weight`
+ * is that of every scored row. */
+MEED_MUST_CHECK enum meed_status meed_trainer_accumulate(struct meed_trainer *trainer, float weight,
+                                                         int64_t *position, double *loss);
 
 /* SHA-256 over everything that decides the bits of step t. */
 MEED_MUST_CHECK enum meed_status meed_trainer_identity(const struct meed_checkpoint *checkpoint,

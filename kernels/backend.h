@@ -201,11 +201,29 @@ typedef void meed_op_adamw_fn(const struct meed_backend *be, const struct meed_a
 typedef void meed_op_sqnorm_fn(const struct meed_backend *be, const float *values, int64_t count,
                                double *sum);
 
+/* How the devices of a collective's ranks add among themselves (collective.h); one group at a time.
+ * All ranks call each of them, in the same order. */
+enum { MEED_DEVICE_COMM_ID_BYTES = 128 };
+struct meed_device_comm {
+    /* A name for a group to be; UNSUPPORTED where the machine lacks what it takes, with the reason.
+     */
+    enum meed_status (*make_id)(const struct meed_backend *be,
+                                uint8_t id[MEED_DEVICE_COMM_ID_BYTES]);
+    enum meed_status (*open)(const struct meed_backend *be,
+                             const uint8_t id[MEED_DEVICE_COMM_ID_BYTES], int32_t rank,
+                             int32_t world);
+    /* meed_collective_sum on device memory, enqueued. */
+    enum meed_status (*sum)(const struct meed_backend *be, float *sum, const float *part,
+                            int64_t count, int32_t parts);
+    void (*close)(const struct meed_backend *be);
+};
+
 struct meed_backend {
     const char *name; /* "cpu-avx512", "cpu-avx2", "cpu-generic", "cuda" */
     bool host_memory; /* pointers may be dereferenced by the host */
     struct meed_pool *pool;
-    void *state; /* the backend's own */
+    void *state;                         /* the backend's own */
+    const struct meed_device_comm *comm; /* NULL: the host carries what ranks add */
 
     /* Device memory, zeroed, 64-byte aligned; DEVICE_NOMEM says wanted and available bytes. */
     enum meed_status (*alloc)(const struct meed_backend *be, size_t bytes, void **block);
