@@ -1,8 +1,10 @@
-/* meed train: a LoRA adapter from one file of dialogues, on this machine alone.
+/* meed train: a LoRA adapter from one file of dialogues, without a federation.
  *
  * The trainer is the one that clients of a federation run, so a loss printed here is comparable
  * with theirs. SIGTERM, SIGINT and SIGUSR1 (Slurm's warning) end the run at the next step with a
  * checkpoint in the output folder; the same command with --resume goes on with the same bits.
+ * With --ranks the process is one of several (rank_group.h), and every rank runs this file; the
+ * first alone writes and speaks.
  */
 #include <argp.h>
 #include <errno.h>
@@ -16,6 +18,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/rank_group.h"
 #include "cli/stop_signal.h"
 #include "client/workbench.h"
 #include "engine/trainer.h"
@@ -29,6 +32,7 @@ struct options {
     bool shape_given; /* --rank, --alpha, --targets or --rslora */
     bool resume, truncate, quiet;
     int64_t threads, checkpoint_every;
+    struct meed_rank_options ranks;
     enum meed_status status;
 };
 
@@ -47,6 +51,9 @@ enum {
     KEY_RESUME,
     KEY_TRUNCATE,
     KEY_DEVICE,
+    KEY_RANKS,
+    KEY_GPUS,
+    KEY_RENDEZVOUS,
 };
 
 static const struct argp_option option_rows[] = {
@@ -71,7 +78,11 @@ static const struct argp_option option_rows[] = {
     {"seed", 's', "N", 0, "of adapter, data order and dropout (default: 1)", 3},
     {"dtype", KEY_DTYPE, "WORD", 0, "f32 or bf16, of weights and activations (default: bf16)", 4},
     {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 4},
-    {"threads", 't', "N", 0, "worker threads (default: all cores)", 4},
+    {"threads", 't', "N", 0, "worker threads (default: all cores, shared by the ranks)", 4},
+    {"ranks", KEY_RANKS, "N", 0, "processes that share each step, or the word slurm: its tasks", 4},
+    {"gpus", KEY_GPUS, "N", 0, "N ranks, one on each of cuda:0 to cuda:N-1", 4},
+    {"rendezvous", KEY_RENDEZVOUS, "DIR", 0,
+     "where Slurm's tasks meet, on all nodes (default: the output folder)", 4},
     {"checkpoint-every", KEY_CHECKPOINT_EVERY, "N", 0, "steps between checkpoints (default: 0)", 4},
     {"resume", KEY_RESUME, NULL, 0, "go on from the checkpoint in the output folder", 4},
     {"json", 'j', "FILE", 0, "write a line a step: step, loss, lr, tokens_per_second …", 4},
@@ -80,7 +91,8 @@ static const struct argp_option option_rows[] = {
 };
 
 static const char documentation[] =
-    "Fine-tune a LoRA adapter on this machine alone. Stop it with Ctrl-C or SIGTERM: it "
+    "Fine-tune a LoRA adapter without a federation. Ranks share the micro-batches of a step "
+    "(--accumulation) and change no byte of the result. Stop it with Ctrl-C or SIGTERM: it "
     "writes a checkpoint, and the same command with --resume goes on with the same bits.\v"
     "Examples:\n"
     "  meed train --model examples/tiny/model \\\n"
@@ -88,7 +100,10 @@ static const char documentation[] =
     "      --steps 60 --lr 3e-3\n"
     "  meed train --model M --data D.jsonl --out A2 --adapter A1\n"
     "  meed train --model M --data D.jsonl --out A --targets q_proj,v_proj \\\n"
-    "      --checkpoint-every 50 --resume --json log.jsonl";
+    "      --checkpoint-every 50 --resume --json log.jsonl\n"
+    "  meed train --model M --data D.jsonl --out A --gpus 8 --accumulation 16\n"
+    "  srun -N 4 --ntasks-per-node 8 --kill-on-bad-exit=1 meed train --ranks slurm \\\n"
+    "      --device cuda --accumulation 32 --model M --data D.jsonl --out A";
 
 /* Numeric options: where they go, what is allowed. */
 enum number_kind { NUMBER_I32, NUMBER_I64, NUMBER_F32 };
@@ -116,6 +131,8 @@ static const struct {
     {'t', NUMBER_I64, 1, 256, offsetof(struct options, threads), "--threads"},
     {KEY_CHECKPOINT_EVERY, NUMBER_I64, 0, 1e9, offsetof(struct options, checkpoint_every),
      "--checkpoint-every"},
+    {KEY_GPUS, NUMBER_I64, 1, MEED_RENDEZVOUS_MAX_RANKS, offsetof(struct options, ranks.gpus),
+     "--gpus"},
 };
 
 /* ARGP_ERR_UNKNOWN for keys outside the table. */
@@ -189,6 +206,12 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
         options->device = text;
         options->status = meed_backend_check_device(text);
         return options->status == MEED_OK ? 0 : EINVAL;
+    case KEY_RANKS:
+        options->ranks.ranks = text;
+        return 0;
+    case KEY_RENDEZVOUS:
+        options->ranks.rendezvous = text;
+        return 0;
     case ARGP_KEY_ARG:
         options->status =
             MEED_FAIL(MEED_ARG, "\"%.64s\" is no option; see `meed help train`", text);
@@ -200,6 +223,7 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
 
 struct job {
     struct options options;
+    struct meed_rank_group ranks;
     struct meed_workbench bench;
     struct meed_sequence *sequences;
     int64_t sequence_count;
@@ -231,7 +255,7 @@ static enum meed_status open_adapter(struct job *job)
 
 static enum meed_status open_json(struct job *job, bool append)
 {
-    if (!job->options.json) {
+    if (!job->options.json || job->ranks.rank > 0) {
         return MEED_OK;
     }
     job->json = fopen(job->options.json, append ? "a" : "w");
@@ -253,8 +277,8 @@ static enum meed_status open_job(struct job *job)
                          "it, or remove it",
                          job->checkpoint);
     }
-    MEED_TRY(meed_workbench_open(options->model, options->data, options->device,
-                                 (int)options->threads, &job->bench));
+    MEED_TRY(meed_workbench_open(options->model, options->data, job->ranks.device,
+                                 job->ranks.threads, &job->bench));
     MEED_TRY(open_adapter(job));
     int32_t most =
         MEED_MIN(options->train.batch_tokens + 1, job->bench.checkpoint->config.max_positions);
@@ -265,12 +289,14 @@ static enum meed_status open_job(struct job *job)
     if (there) {
         MEED_TRY(meed_trainer_resume(job->trainer, job->checkpoint));
     }
+    MEED_TRY(meed_trainer_share(job->trainer, job->ranks.collective));
     MEED_TRY(meed_file_make_folder(options->out)); /* last: bad input leaves nothing behind */
     return open_json(job, there);
 }
 
 static void close_job(struct job *job)
 {
+    meed_collective_close(job->ranks.collective);
     meed_trainer_destroy(job->trainer);
     meed_heap_free(job->sequences);
     meed_adapter_destroy(job->adapter);
@@ -312,10 +338,12 @@ static enum meed_status run_steps(struct job *job)
         MEED_TRY(meed_trainer_step(job->trainer, &report));
         MEED_TRY(report_step(job, &report));
         done++;
-        if (done < total && (*job->stop || (every > 0 && done % every == 0))) {
+        bool stop = false; /* whoever was asked, all stop after the same step */
+        MEED_TRY(meed_collective_any(job->ranks.collective, *job->stop != 0, &stop));
+        if (done < total && (stop || (every > 0 && done % every == 0))) {
             MEED_TRY(meed_trainer_save(job->trainer, job->checkpoint));
         }
-        if (done < total && *job->stop) {
+        if (done < total && stop) {
             return MEED_FAIL(MEED_CANCELLED,
                              "stopped after step %lld of %lld; add --resume to go "
                              "on",
@@ -328,6 +356,9 @@ static enum meed_status run_steps(struct job *job)
 static enum meed_status finish(struct job *job)
 {
     MEED_TRY(meed_trainer_export(job->trainer, job->adapter));
+    if (job->ranks.rank > 0) {
+        return MEED_OK;
+    }
     MEED_TRY(meed_adapter_save(job->adapter, job->options.model, job->options.out));
     if (unlink(job->checkpoint) != 0 && errno != ENOENT) {
         return MEED_FAIL(MEED_IO, "cannot remove %.512s: %s", job->checkpoint, strerror(errno));
@@ -355,15 +386,21 @@ enum meed_status meed_cmd_train(int argc, char **argv)
         return MEED_FAIL(MEED_ARG, "--model, --data and --out are needed; see `meed help train`");
     }
     job.options.lora.dropout = job.options.train.dropout;
+    job.options.ranks.device = job.options.device;
+    job.options.ranks.threads = (int)job.options.threads;
+    job.options.ranks.out = job.options.out;
     enum meed_status st = MEED_OK;
     job.stop = meed_stop_signal_catch();
+    MEED_TRY_OUT(meed_rank_group_open(&job.options.ranks, &job.ranks));
     MEED_TRY_OUT(open_job(&job));
-    meed_progress_start(&job.progress, "training", "steps", job.options.quiet);
+    bool quiet = job.options.quiet || job.ranks.rank > 0;
+    meed_progress_start(&job.progress, "training", "steps", quiet);
     st = run_steps(&job);
     meed_progress_finish(&job.progress);
     MEED_TRY_OUT(st);
     MEED_TRY_OUT(finish(&job));
 out:
+    st = meed_collective_fail(job.ranks.collective, st);
     close_job(&job);
-    return st;
+    return meed_rank_group_close(&job.ranks, st);
 }

@@ -56,6 +56,7 @@ static enum meed_status shared_round(struct meed_trainer *trainer, int32_t first
         MEED_TRY(
             micro_batch(trainer, first + i, i == rank, weight, position, trainer->part_dev, &mine));
     }
+    MEED_TRY(be->sync(be)); /* a device that failed does so here */
     MEED_TRY(meed_collective_gather(trainer->collective, &mine, sizeof mine, losses));
     for (int32_t i = 0; i < parts; i++) {
         *loss += losses[i];
