@@ -79,6 +79,32 @@ completed "$job" 1
 completed "$high" 0
 same_adapter preempted "preempted (TERM to the step alone)"
 
+shared=("${training[@]}" --accumulation 3)
+"$MEED" train "${shared[@]}" --steps 120 --out calm3 --threads 1 --quiet
+job=$(submit shared -n 2 "$MEED_HOME/slurm/train.sbatch" "${shared[@]}" --steps 120 --out shared \
+    --json shared.log)
+cluster_poll 60 lines_in shared.log 6 || fail "two tasks do not train"
+high=$(submit high2 -p high -n 4 --wrap "sleep 1")
+completed "$job" 1
+completed "$high" 0
+cmp calm3/adapter_model.safetensors shared/adapter_model.safetensors ||
+    fail "two tasks have another adapter than one process"
+[ ! -e shared/rendezvous-"$job".0.1 ] || fail "the token of the rendezvous was left behind"
+echo "ok: training by two tasks, preempted, has the bytes of one process"
+
+job=$(submit lost -n 2 "$MEED_HOME/slurm/train.sbatch" "${shared[@]}" --steps 120 --out lost \
+    --json lost.log)
+cluster_poll 60 lines_in lost.log 6 || fail "two tasks do not train"
+task=$(scontrol listpids "$job.0" | awk '$5 == 1 { print $1; exit }')
+kill -KILL "$task" || fail "task 1 of job $job is not there"
+cluster_poll 60 cluster_ended "$job" || fail "a job that lost a task does not end"
+[ "$(cluster_state "$job")" = FAILED ] || fail "a job that lost a task is $(cluster_state "$job")"
+job=$(submit found "$MEED_HOME/slurm/train.sbatch" "${shared[@]}" --steps 120 --out lost)
+completed "$job" 0
+cmp calm3/adapter_model.safetensors lost/adapter_model.safetensors ||
+    fail "one task does not go on with what two had done"
+echo "ok: a task killed, the training finished by one"
+
 train_job requeued
 scontrol requeue "$job"
 completed "$job" 1
