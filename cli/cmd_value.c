@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/buf.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "cli/command_line.h"
@@ -32,7 +33,7 @@ struct options {
     const char *global;
     const char *json;
     const char *device;
-    const char *adapters[MEED_VALUE_MAX_PLAYERS];
+    const char **adapters; /* [adapter_count], room for every argument */
     int32_t adapter_count;
     int64_t threads;
     bool quiet;
@@ -59,7 +60,7 @@ enum {
 static const struct argp_option option_rows[] = {
     {"model", 'm', "DIR", 0, "base model folder (Hugging Face layout)", 1},
     {"benchmark", 'b', "FILE", 0, "dialogues: Meed JSONL or MT-Bench-101", 1},
-    {"adapters", 'a', "DIR", 0, "the adapters to price, 1 to 16 PEFT folders", 1},
+    {"adapters", 'a', "DIR", 0, "the adapters to price: PEFT folders of any ranks and targets", 1},
     {"global", 'g', "DIR", 0, "the adapter they started from (default: the plain base)", 1},
     {"method", KEY_METHOD, "WORD", 0, "exact (Shapley, 2^n coalitions) or loo (default: exact)", 2},
     {"budget", 'n', "N", 0, "credits to share", 2},
@@ -104,13 +105,15 @@ static error_t word_parse(struct options *options, const char *name, const char 
             return 0;
         }
     }
-    options->status =
-        MEED_FAIL(MEED_ARG, "%s: \"%.64s\" is not one of %s, %s%s%s", name, text, words[0],
-                  words[1], count > 2 ? ", " : "", count > 2 ? words[2] : "");
+    char list[128] = "";
+    for (int i = 0; i < count; i++) {
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", words[i]);
+    }
+    options->status = MEED_FAIL(MEED_ARG, "%s: \"%.64s\" is not one of %s", name, text, list);
     return EINVAL;
 }
 
-static const char *const method_words[] = {"exact", "loo"};
 static const char *const rule_words[] = {"shrunk", "proportional"};
 static const char *const path_words[] = {"auto", "stack", "merge"};
 static const char *const status_words[] = {"paid", "unpaid", "excluded"};
@@ -145,7 +148,11 @@ static error_t choice_parse(int key, const char *text, struct options *options)
     int64_t number = 0;
     error_t failed = ARGP_ERR_UNKNOWN;
     if (key == KEY_METHOD) {
-        failed = word_parse(options, "--method", text, method_words, 2, &choice);
+        const char *words[MEED_VALUE_METHOD_COUNT];
+        for (int i = 0; i < MEED_VALUE_METHOD_COUNT; i++) {
+            words[i] = meed_estimator_name((enum meed_value_method)i);
+        }
+        failed = word_parse(options, "--method", text, words, MEED_VALUE_METHOD_COUNT, &choice);
         v->method = (enum meed_value_method)choice;
     } else if (key == KEY_RULE) {
         failed = word_parse(options, "--rule", text, rule_words, 2, &choice);
@@ -234,8 +241,9 @@ struct job {
     const struct options *options;
     struct meed_score_session session;
     struct meed_adapter *global;
-    struct meed_adapter *adapters[MEED_VALUE_MAX_PLAYERS];
-    char ids[MEED_VALUE_MAX_PLAYERS][ID_BYTES];
+    struct meed_adapter **adapters; /* [adapter_count] */
+    char (*ids)[ID_BYTES];          /* [adapter_count] */
+    double *weights;                /* [adapter_count] */
     struct meed_valuation *valuation;
     const volatile sig_atomic_t *stop; /* of a shard */
 };
@@ -320,7 +328,7 @@ static enum meed_status json_write(const struct job *job)
     meed_sha256_hex(job->session.benchmark->hash, benchmark);
     json_t *root = json_pack(
         "{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o}",
-        "method", method_words[o->method], "rule", rule_words[o->rule], "budget",
+        "method", meed_estimator_name(v->method), "rule", rule_words[o->rule], "budget",
         (json_int_t)o->budget, "paid", (json_int_t)v->paid, "residual", v->residual, "value_empty",
         v->value_empty, "value_full", v->value_full, "path", path_words[v->path], "model", model,
         "benchmark", benchmark, "utilities", utilities, "note", v->note, "evaluations",
@@ -406,8 +414,7 @@ static bool progress_until_stopped(void *user, int64_t done, int64_t total)
     return meed_score_session_progress(&job->session, done, total) && !*job->stop;
 }
 
-static enum meed_status shard_run(struct job *job, const double *weights,
-                                  struct meed_valuation_options *valuation)
+static enum meed_status shard_run(struct job *job, struct meed_valuation_options *valuation)
 {
     const struct meed_utility_shard_options *shard = &valuation->shard;
     struct meed_valuation_part part = {0};
@@ -417,7 +424,7 @@ static enum meed_status shard_run(struct job *job, const double *weights,
     enum meed_status st =
         meed_valuation_shard(job->session.be, job->session.checkpoint, job->session.benchmark,
                              job->global, (const struct meed_adapter *const *)job->adapters,
-                             job->options->adapter_count, weights, valuation, &part);
+                             job->options->adapter_count, job->weights, valuation, &part);
     meed_progress_finish(&job->session.progress);
     if (st == MEED_CANCELLED) {
         return MEED_FAIL(MEED_CANCELLED,
@@ -436,7 +443,6 @@ static enum meed_status job_run(struct job *job)
 {
     const struct options *options = job->options;
     struct meed_valuation_options valuation = options->valuation;
-    double weights[MEED_VALUE_MAX_PLAYERS];
     MEED_TRY(meed_score_session_open(options->model, options->benchmark, options->device,
                                      options->threads, "valuing", options->quiet, &job->session));
     const struct meed_model_config *config = &job->session.checkpoint->config;
@@ -445,7 +451,7 @@ static enum meed_status job_run(struct job *job)
     }
     for (int32_t k = 0; k < options->adapter_count; k++) {
         MEED_TRY(meed_adapter_load(options->adapters[k], config, &job->adapters[k]));
-        weights[k] = 1.0 / options->adapter_count;
+        job->weights[k] = 1.0 / options->adapter_count;
         id_make(job, k);
     }
     valuation.progress = meed_score_session_progress;
@@ -453,12 +459,12 @@ static enum meed_status job_run(struct job *job)
     valuation.shard.folder = options->merge ? options->merge : options->state;
     valuation.shard.flush_ms = MEED_UTILITY_SHARD_FLUSH_MS;
     if (options->state) {
-        return shard_run(job, weights, &valuation);
+        return shard_run(job, &valuation);
     }
     enum meed_status st =
         meed_valuation_run(job->session.be, job->session.checkpoint, job->session.benchmark,
                            job->global, (const struct meed_adapter *const *)job->adapters,
-                           options->adapter_count, weights, &valuation, &job->valuation);
+                           options->adapter_count, job->weights, &valuation, &job->valuation);
     meed_progress_finish(&job->session.progress);
     MEED_TRY(st);
     table_print(job);
@@ -496,14 +502,33 @@ enum meed_status meed_cmd_value(int argc, char **argv)
     struct options options = {.status = MEED_OK, .valuation = meed_valuation_defaults()};
     const struct argp argp = {option_rows, option_parse, "[DIR...]", documentation,
                               NULL,        NULL,         NULL};
-    MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
-    MEED_TRY(options_check(&options));
     struct job job = {.options = &options};
-    enum meed_status st = job_run(&job);
+    enum meed_status st = MEED_OK;
+    options.adapters = meed_heap_alloc((size_t)argc + 1, sizeof *options.adapters);
+    if (!options.adapters) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    MEED_TRY_OUT(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
+    MEED_TRY_OUT(options_check(&options));
+    size_t count = (size_t)options.adapter_count;
+    job.adapters = meed_heap_alloc(count, sizeof *job.adapters);
+    job.ids = meed_heap_alloc(count, sizeof *job.ids);
+    job.weights = meed_heap_alloc(count, sizeof *job.weights);
+    if (!job.adapters || !job.ids || !job.weights) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    st = job_run(&job);
+out:
     meed_valuation_destroy(job.valuation);
-    for (int32_t k = 0; k < options.adapter_count; k++) {
+    for (int32_t k = 0; job.adapters && k < options.adapter_count; k++) {
         meed_adapter_destroy(job.adapters[k]);
     }
+    meed_heap_free(job.adapters);
+    meed_heap_free(job.ids);
+    meed_heap_free(job.weights);
+    meed_heap_free((void *)options.adapters);
     meed_adapter_destroy(job.global);
     meed_score_session_close(&job.session);
     return st;

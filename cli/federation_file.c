@@ -53,7 +53,12 @@ static const cyaml_strval_t value_codecs[] = {{"f32", MEED_VALUE_F32},
 static const cyaml_strval_t rules[] = {{"shrunk", MEED_PAY_SHRUNK},
                                        {"proportional", MEED_PAY_PROPORTIONAL}};
 static const cyaml_strval_t estimators[] = {{"exact", MEED_VALUE_EXACT},
-                                            {"loo", MEED_VALUE_LEAVE_ONE_OUT}};
+                                            {"loo", MEED_VALUE_LEAVE_ONE_OUT},
+                                            {"permutation", MEED_VALUE_PERMUTATION},
+                                            {"owen", MEED_VALUE_OWEN},
+                                            {"banzhaf", MEED_VALUE_BANZHAF},
+                                            {"gradient", MEED_VALUE_GRADIENT},
+                                            {"auto", MEED_VALUE_AUTO}};
 static const cyaml_strval_t aggregations[] = {{"svd", MEED_AGGREGATION_SVD},
                                               {"fedavg", MEED_AGGREGATION_FEDAVG}};
 static const cyaml_strval_t paths[] = {

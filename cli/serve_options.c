@@ -19,8 +19,14 @@ struct choice {
 };
 static const struct choice aggregations[] = {
     {"svd", MEED_AGGREGATION_SVD}, {"fedavg", MEED_AGGREGATION_FEDAVG}, {NULL, 0}};
-static const struct choice methods[] = {
-    {"exact", MEED_VALUE_EXACT}, {"loo", MEED_VALUE_LEAVE_ONE_OUT}, {NULL, 0}};
+static const struct choice methods[] = {{"exact", MEED_VALUE_EXACT},
+                                        {"loo", MEED_VALUE_LEAVE_ONE_OUT},
+                                        {"permutation", MEED_VALUE_PERMUTATION},
+                                        {"owen", MEED_VALUE_OWEN},
+                                        {"banzhaf", MEED_VALUE_BANZHAF},
+                                        {"gradient", MEED_VALUE_GRADIENT},
+                                        {"auto", MEED_VALUE_AUTO},
+                                        {NULL, 0}};
 static const struct choice rules[] = {
     {"shrunk", MEED_PAY_SHRUNK}, {"proportional", MEED_PAY_PROPORTIONAL}, {NULL, 0}};
 static const struct choice paths[] = {
@@ -75,8 +81,9 @@ static const struct flag flags[] = {
      aggregations},
     {"clip", 0, "X", "cut updates to X times the median norm, 0 never (default: 3)", 4, REAL,
      AT(clip_multiple), 0, 1e6, NULL},
-    {"method", 0, "WORD", "exact (up to 16 clients) or loo (default: exact)", 4, WORD, AT(method),
-     0, 0, methods},
+    {"method", 0, "WORD",
+     "exact (up to 16 clients), loo, permutation, owen, banzhaf, gradient or auto (default: exact)",
+     4, WORD, AT(method), 0, 0, methods},
     {"rule", 0, "WORD", "shrunk or proportional (default: shrunk)", 4, WORD, AT(rule), 0, 0, rules},
     {"path", 0, "WORD", "auto, stack or merge (default: auto)", 4, WORD, AT(path), 0, 0, paths},
     {"guard-z", 0, "X", "standard errors below 0 that exclude (default: 2.576)", 4, REAL,

@@ -77,5 +77,10 @@ double meed_benchmark_axis_value(const struct meed_benchmark *benchmark, int32_t
 double meed_benchmark_value(const struct meed_benchmark *benchmark, const double *utilities,
                             const double *item_weight);
 
+/* The same functions as coefficients of item utilities: rows [1 + axis_count, item_count], the paid
+ * utility first, then every axis. Values through them agree with the functions above to rounding.
+ */
+void meed_benchmark_coefficients(const struct meed_benchmark *benchmark, double *rows);
+
 MEED_END_C
 #endif

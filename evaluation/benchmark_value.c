@@ -7,6 +7,8 @@
  */
 #include "evaluation/benchmark.h"
 
+#include <string.h>
+
 void meed_benchmark_items(const struct meed_benchmark *benchmark, const double *sums,
                           double *utilities)
 {
@@ -55,4 +57,26 @@ double meed_benchmark_value(const struct meed_benchmark *benchmark, const double
         }
     }
     return value;
+}
+
+void meed_benchmark_coefficients(const struct meed_benchmark *benchmark, double *rows)
+{
+    int32_t items = benchmark->item_count;
+    memset(rows, 0, (size_t)(1 + benchmark->axis_count) * (size_t)items * sizeof *rows);
+    for (int32_t a = 0; a < benchmark->axis_count; a++) {
+        int32_t members[MEED_BENCHMARK_MAX_CATEGORIES] = {0};
+        int32_t categories = 0;
+        for (int32_t i = 0; i < items; i++) {
+            const struct meed_benchmark_item *item = &benchmark->items[i];
+            categories += item->axis == a && members[item->category]++ == 0 ? 1 : 0;
+        }
+        for (int32_t i = 0; i < items; i++) {
+            const struct meed_benchmark_item *item = &benchmark->items[i];
+            if (item->axis == a) {
+                double coefficient = 1.0 / ((double)categories * members[item->category]);
+                rows[(int64_t)(1 + a) * items + i] = coefficient;
+                rows[i] = benchmark->axes[a].weight * coefficient;
+            }
+        }
+    }
 }

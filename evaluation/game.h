@@ -1,9 +1,12 @@
 /* The seam between estimators and everything else: a coalition game with many small utilities.
  *
- * Shapley, leave-one-out and all later estimators see this struct and nothing of models. The game
- * maps a batch of member vectors to per-item utilities; an item is one dialogue on one axis, a
- * coalition's value on an axis is a fixed linear function of its items (axis.h of benchmark), so
- * standard errors come from resampling items without new evaluations.
+ * Every estimator sees this struct and nothing of models. The game maps a batch of member vectors
+ * to per-item utilities; an item is one dialogue on one axis, a coalition's value on an axis is a
+ * fixed linear function of its items (benchmark.h), so standard errors come from resampling items
+ * without new evaluations.
+ *
+ * Members are numbers in [0, 1]: what lies between is the game's own extension of sets to fractions
+ * (gates), and its derivative along the diagonal is what the gradient estimator integrates.
  */
 #ifndef MEED_EVALUATION_GAME_H
 #define MEED_EVALUATION_GAME_H
@@ -22,6 +25,15 @@ struct meed_game {
                                  double *utilities);
     /* True if the player is known to change nothing (its marginal is exactly 0); may be NULL. */
     bool (*is_null)(void *user, int32_t player);
+    /* The first player that this one is known to be interchangeable with, often itself; may be
+     * NULL. */
+    int32_t (*twin_of)(void *user, int32_t player);
+    /* phi [players, items] = Σ_q weights[q]·∂u/∂m_k at m = (nodes[q], nodes[q], …); NULL if the
+     * game has no derivative. The sum over nodes is the game's, since a game may add up what it
+     * differentiates before it looks at any player. Exactly 0 for null players, equal bits for
+     * twins. */
+    enum meed_status (*gradient)(void *user, const double *nodes, const double *weights,
+                                 int32_t count, double *phi);
 };
 
 MEED_END_C

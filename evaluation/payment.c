@@ -1,17 +1,66 @@
 /* See payment.h.
  *
- * Exactness of the split. Weights become integers W ≤ 2^30, so ΣW ≤ 16·2^30 = 2^34. With
- * budget = q·ΣW + r and r < ΣW, budget·W/ΣW = q·W + r·W/ΣW and r·W < 2^64: the floor and the
- * remainder of every quota are computed in 64 bits without rounding, and fewer than `count` credits
- * are left to hand out by remainder.
+ * Exactness of the split. Weights become integers W ≤ 2^30, so ΣW ≤ 2^14·2^30 = 2^44. With
+ * budget = q·ΣW + r and r < ΣW, budget·W/ΣW = q·W + r·W/ΣW and r·W < 2^74: the floor and the
+ * remainder of every quota are computed in 128 bits without rounding, and fewer than `count`
+ * credits are left to hand out, to the largest remainders.
  */
 #include "evaluation/payment.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
+#include "base/buf.h"
 
 enum { WEIGHT_BITS = 30 };
 static const int64_t budget_max = (int64_t)1 << 62;
+
+__extension__ typedef unsigned __int128 wide;
+
+/* A player's claim to one of the credits that rounding left over. */
+struct claim {
+    uint64_t remainder;
+    int32_t player;
+};
+
+/* Largest remainder first, ties to the lower index. */
+static int claim_order(const void *left, const void *right)
+{
+    const struct claim *x = left, *y = right;
+    if (x->remainder != y->remainder) {
+        return x->remainder > y->remainder ? -1 : 1;
+    }
+    return x->player < y->player ? -1 : 1;
+}
+
+/* Floors of the quotas, then one credit more to the first of the claims. claims [count]: scratch.
+ */
+static void quotas_give(int64_t budget, double largest, const double *weights, int32_t count,
+                        struct claim *claims, int64_t *shares)
+{
+    uint64_t total = 0;
+    for (int32_t k = 0; k < count; k++) {
+        total += (uint64_t)nearbyint(ldexp(weights[k] / largest, WEIGHT_BITS));
+    }
+    uint64_t whole = (uint64_t)budget / total;
+    uint64_t rest = (uint64_t)budget % total;
+    int64_t left = budget;
+    int32_t claimants = 0;
+    for (int32_t k = 0; k < count; k++) {
+        uint64_t integer = (uint64_t)nearbyint(ldexp(weights[k] / largest, WEIGHT_BITS));
+        wide part = (wide)rest * integer;
+        shares[k] = (int64_t)(whole * integer + (uint64_t)(part / total));
+        left -= shares[k];
+        if (integer > 0) {
+            claims[claimants++] = (struct claim){(uint64_t)(part % total), k};
+        }
+    }
+    MEED_ASSERT(left >= 0 && left <= claimants);
+    qsort(claims, (size_t)claimants, sizeof *claims, claim_order);
+    for (int32_t i = 0; i < left; i++) {
+        shares[claims[i].player]++;
+    }
+}
 
 enum meed_status meed_payment_split(int64_t budget, const double *weights, int32_t count,
                                     int64_t *shares, int64_t *paid)
@@ -35,34 +84,12 @@ enum meed_status meed_payment_split(int64_t budget, const double *weights, int32
     if (largest == 0) {
         return MEED_OK;
     }
-    uint64_t integer[MEED_PAYMENT_MAX_PLAYERS] = {0};
-    uint64_t total = 0;
-    for (int32_t k = 0; k < count; k++) {
-        integer[k] = (uint64_t)nearbyint(ldexp(weights[k] / largest, WEIGHT_BITS));
-        total += integer[k];
+    struct claim *claims = meed_heap_alloc((size_t)count, sizeof *claims);
+    if (!claims) {
+        return MEED_NOMEM;
     }
-    uint64_t whole = (uint64_t)budget / total;
-    uint64_t rest = (uint64_t)budget % total;
-    uint64_t remainder[MEED_PAYMENT_MAX_PLAYERS] = {0};
-    int64_t left = budget;
-    for (int32_t k = 0; k < count; k++) {
-        shares[k] = (int64_t)(whole * integer[k] + rest * integer[k] / total);
-        remainder[k] = rest * integer[k] % total;
-        left -= shares[k];
-    }
-    bool served[MEED_PAYMENT_MAX_PLAYERS] = {false};
-    for (; left > 0; left--) {
-        int32_t best = -1;
-        for (int32_t k = 0; k < count; k++) {
-            bool waits = !served[k] && integer[k] > 0;
-            if (waits && (best < 0 || remainder[k] > remainder[best])) {
-                best = k;
-            }
-        }
-        MEED_ASSERT(best >= 0); /* fewer credits are left than players with weight */
-        served[best] = true;
-        shares[best]++;
-    }
+    quotas_give(budget, largest, weights, count, claims, shares);
+    meed_heap_free(claims);
     *paid = budget;
     return MEED_OK;
 }
@@ -139,18 +166,23 @@ enum meed_status meed_payment_settle(enum meed_pay_rule rule, double z, int64_t 
                                      struct meed_payment_player *players, int32_t count,
                                      int64_t *paid)
 {
-    double weights[MEED_PAYMENT_MAX_PLAYERS] = {0};
-    int64_t shares[MEED_PAYMENT_MAX_PLAYERS] = {0};
+    enum meed_status st = MEED_OK;
     if (count < 0 || count > MEED_PAYMENT_MAX_PLAYERS) {
         return MEED_FAIL(MEED_ARG, "%d clients cannot be paid at once; the limit is %d", count,
                          MEED_PAYMENT_MAX_PLAYERS);
     }
-    MEED_TRY(verdicts_give(z, players, count));
+    double *weights = meed_heap_alloc((size_t)count + 1, sizeof *weights);
+    int64_t *shares = meed_heap_alloc((size_t)count + 1, sizeof *shares);
+    if (!weights || !shares) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    MEED_TRY_OUT(verdicts_give(z, players, count));
     weights_give(rule, z, players, count);
     for (int32_t k = 0; k < count; k++) {
         weights[k] = players[k].weight;
     }
-    MEED_TRY(meed_payment_split(budget, weights, count, shares, paid));
+    MEED_TRY_OUT(meed_payment_split(budget, weights, count, shares, paid));
     int64_t sum = 0;
     for (int32_t k = 0; k < count; k++) {
         struct meed_payment_player *player = &players[k];
@@ -163,5 +195,8 @@ enum meed_status meed_payment_settle(enum meed_pay_rule rule, double z, int64_t 
         }
     }
     MEED_ASSERT(sum == *paid);
-    return MEED_OK;
+out:
+    meed_heap_free(weights);
+    meed_heap_free(shares);
+    return st;
 }

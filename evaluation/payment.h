@@ -24,7 +24,7 @@
 
 MEED_BEGIN_C
 
-enum { MEED_PAYMENT_MAX_PLAYERS = 16 };
+enum { MEED_PAYMENT_MAX_PLAYERS = MEED_VALUE_MAX_PLAYERS };
 
 /* Why a player got what it got; the reason in words is valuation's. */
 enum meed_payment_cause {
@@ -47,7 +47,7 @@ struct meed_payment_player {
     enum meed_payment_cause cause;
 };
 
-/* ARG for a budget below 0 or above 2^62, or more than 16 players; NUMERIC for a φ or se that is
+/* ARG for a budget below 0 or above 2^62, or too many players; NUMERIC for a φ or se that is
  * not finite. *paid is the budget, or 0 if nobody is payable. */
 MEED_MUST_CHECK enum meed_status meed_payment_settle(enum meed_pay_rule rule, double z,
                                                      int64_t budget,

@@ -35,10 +35,21 @@ struct meed_valuation_options meed_valuation_defaults(void)
 
 static enum meed_status options_check(const struct meed_valuation_options *options, int32_t players)
 {
-    if (players < 1 || players > MEED_VALUE_MAX_PLAYERS) {
-        return MEED_FAIL(MEED_ARG,
-                         "%d clients cannot be valued coalition by coalition; the limit is %d",
-                         players, MEED_VALUE_MAX_PLAYERS);
+    enum meed_value_method method = meed_estimator_method(options->method, players);
+    int32_t limit =
+        method == MEED_VALUE_EXACT ? (int32_t)MEED_SHAPLEY_MAX_PLAYERS : MEED_VALUE_MAX_PLAYERS;
+    if (players < 1 || players > limit) {
+        return MEED_FAIL(MEED_ARG, "%d clients cannot be valued by %s; the limit is %d%s", players,
+                         meed_estimator_name(method), limit,
+                         method == MEED_VALUE_EXACT ? ", gradient takes more" : "");
+    }
+    bool table = method == MEED_VALUE_EXACT || method == MEED_VALUE_LEAVE_ONE_OUT;
+    if (options->shard.folder && !table) {
+        return MEED_FAIL(
+            MEED_ARG,
+            "%s cannot be valued in shards, since what it asks next depends on what it "
+            "has seen; exact and loo can",
+            meed_estimator_name(method));
     }
     if (options->budget < 0 || options->bootstrap < 0 || options->batch_tokens < 1 ||
         !(options->guard_z >= 0)) {
@@ -48,16 +59,17 @@ static enum meed_status options_check(const struct meed_valuation_options *optio
     return MEED_OK;
 }
 
-static enum meed_status valuation_create(const struct meed_shapley *values,
+static enum meed_status valuation_create(const struct meed_estimate *estimate,
                                          struct meed_valuation **valuation)
 {
+    const struct meed_shapley *table = estimate->table;
     struct meed_valuation *made = meed_heap_alloc(1, sizeof *made);
     if (!made) {
         return MEED_NOMEM;
     }
     meed_arena_init_growing(&made->arena, "valuation", SIZE_MAX / 2);
-    size_t rows = (size_t)values->coalition_count;
-    const size_t counts[3] = {rows, rows, (size_t)values->players};
+    size_t rows = table ? (size_t)table->coalition_count : 0;
+    const size_t counts[3] = {rows, rows, (size_t)estimate->players};
     const size_t bytes[3] = {sizeof(uint32_t), sizeof(double), sizeof(struct meed_value_client)};
     void *blocks[3] = {NULL};
     for (int i = 0; i < 3; i++) {
@@ -67,12 +79,17 @@ static enum meed_status valuation_create(const struct meed_shapley *values,
             return st;
         }
     }
-    made->players = values->players;
-    made->coalition_count = values->coalition_count;
+    made->players = estimate->players;
+    made->method = estimate->method;
+    made->stop = estimate->stop;
+    made->draws = estimate->draws;
+    made->coalition_count = (int32_t)rows;
     made->coalition_masks = blocks[0];
     made->coalition_values = blocks[1];
     made->clients = blocks[2];
-    memcpy(made->coalition_masks, values->masks, rows * sizeof(uint32_t));
+    if (table) {
+        memcpy(made->coalition_masks, table->masks, rows * sizeof(uint32_t));
+    }
     *valuation = made;
     return MEED_OK;
 }
@@ -85,24 +102,38 @@ void meed_valuation_destroy(struct meed_valuation *valuation)
     }
 }
 
-/* Coalition values, φ per client and axis, the residual, and the hash of what they came from. */
-static enum meed_status values_fill(const struct meed_benchmark *benchmark,
-                                    const struct meed_shapley *values, struct meed_valuation *v)
+/* Coalition values where there is a table, and the hash of what all values came from. */
+static enum meed_status utilities_fill(const struct meed_benchmark *benchmark,
+                                       const struct meed_estimate *estimate,
+                                       struct meed_valuation *v)
 {
+    const struct meed_shapley *table = estimate->table;
     struct meed_sha256 *hash = NULL;
+    size_t items = (size_t)estimate->items;
     MEED_TRY(meed_sha256_create(&hash));
-    uint32_t everyone = (uint32_t)((1ull << values->players) - 1);
-    for (int32_t row = 0; row < values->coalition_count; row++) {
-        const double *utilities = values->utilities + (int64_t)row * values->items;
+    for (int32_t row = 0; table && row < table->coalition_count; row++) {
+        const double *utilities = table->utilities + (size_t)row * items;
         v->coalition_values[row] = meed_benchmark_value(benchmark, utilities, NULL);
-        v->value_empty = values->masks[row] == 0 ? v->coalition_values[row] : v->value_empty;
-        v->value_full = values->masks[row] == everyone ? v->coalition_values[row] : v->value_full;
-        meed_sha256_update(hash, utilities, (size_t)values->items * sizeof *utilities);
+        meed_sha256_update(hash, utilities, items * sizeof *utilities);
+    }
+    if (!table) {
+        meed_sha256_update(hash, estimate->empty, items * sizeof(double));
+        meed_sha256_update(hash, estimate->full, items * sizeof(double));
+        meed_sha256_update(hash, estimate->phi, (size_t)estimate->players * items * sizeof(double));
     }
     meed_sha256_final(hash, v->utilities_hash);
+    return MEED_OK;
+}
+
+/* φ per client and axis, and the residual. */
+static void values_fill(const struct meed_benchmark *benchmark,
+                        const struct meed_estimate *estimate, struct meed_valuation *v)
+{
+    v->value_empty = meed_benchmark_value(benchmark, estimate->empty, NULL);
+    v->value_full = meed_benchmark_value(benchmark, estimate->full, NULL);
     double sum = 0;
-    for (int32_t k = 0; k < values->players; k++) {
-        const double *phi = values->phi + (int64_t)k * values->items;
+    for (int32_t k = 0; k < estimate->players; k++) {
+        const double *phi = estimate->phi + (int64_t)k * estimate->items;
         v->clients[k].phi = meed_benchmark_value(benchmark, phi, NULL);
         sum += v->clients[k].phi;
         for (int32_t a = 0; a < benchmark->axis_count; a++) {
@@ -110,24 +141,38 @@ static enum meed_status values_fill(const struct meed_benchmark *benchmark,
         }
     }
     v->residual = sum - (v->value_full - v->value_empty);
-    return MEED_OK;
 }
 
+/* Errors of dialogues by the bootstrap and of sampled coalitions add as variances. */
 static enum meed_status errors_fill(const struct meed_benchmark *benchmark,
-                                    const struct meed_shapley *values,
+                                    const struct meed_estimate *estimate,
                                     const struct meed_valuation_options *options,
                                     struct meed_valuation *v)
 {
-    double axis_se[MEED_VALUE_MAX_PLAYERS * MEED_BENCHMARK_MAX_AXES];
-    double paid_se[MEED_VALUE_MAX_PLAYERS];
-    MEED_TRY(meed_bootstrap_errors(benchmark, values->phi, values->players, options->bootstrap,
-                                   options->seed, axis_se, paid_se));
-    for (int32_t k = 0; k < values->players; k++) {
-        v->clients[k].se = paid_se[k];
-        memcpy(v->clients[k].axis_se, axis_se + k * benchmark->axis_count,
-               (size_t)benchmark->axis_count * sizeof(double));
+    enum meed_status st = MEED_OK;
+    int32_t axes = benchmark->axis_count;
+    size_t players = (size_t)estimate->players;
+    double *axis_se = meed_heap_alloc(players * (size_t)axes + 1, sizeof *axis_se);
+    double *paid_se = meed_heap_alloc(players, sizeof *paid_se);
+    if (!axis_se || !paid_se) {
+        st = MEED_NOMEM;
+        goto out;
     }
-    return MEED_OK;
+    MEED_TRY_OUT(meed_bootstrap_errors(benchmark, estimate->phi, estimate->players,
+                                       options->bootstrap, options->seed, axis_se, paid_se));
+    for (int32_t k = 0; k < estimate->players; k++) {
+        struct meed_value_client *client = &v->clients[k];
+        client->sampling_se = estimate->se[k];
+        client->se = hypot(paid_se[k], client->sampling_se);
+        for (int32_t a = 0; a < axes; a++) {
+            double sampled = estimate->se[(int64_t)(1 + a) * estimate->players + k];
+            client->axis_se[a] = hypot(axis_se[k * axes + a], sampled);
+        }
+    }
+out:
+    meed_heap_free(axis_se);
+    meed_heap_free(paid_se);
+    return st;
 }
 
 /* --- verdicts in words ---------------------------------------------------------------------- */
@@ -195,10 +240,10 @@ static void reason_write(const struct meed_benchmark *benchmark, int32_t guard,
     }
 }
 
-static bool item_values_are_zero(const struct meed_shapley *values, int32_t player)
+static bool item_values_are_zero(const struct meed_estimate *estimate, int32_t player)
 {
-    for (int32_t item = 0; item < values->items; item++) {
-        if (values->phi[(int64_t)player * values->items + item] != 0.0) {
+    for (int32_t item = 0; item < estimate->items; item++) {
+        if (estimate->phi[(int64_t)player * estimate->items + item] != 0.0) {
             return false;
         }
     }
@@ -206,20 +251,25 @@ static bool item_values_are_zero(const struct meed_shapley *values, int32_t play
 }
 
 static enum meed_status pay(const struct meed_benchmark *benchmark,
-                            const struct meed_shapley *values,
+                            const struct meed_estimate *estimate,
                             const struct meed_valuation_options *options, struct meed_valuation *v)
 {
-    struct meed_payment_player players[MEED_VALUE_MAX_PLAYERS] = {{0}};
-    int32_t guards[MEED_VALUE_MAX_PLAYERS];
+    enum meed_status st = MEED_OK;
+    struct meed_payment_player *players = meed_heap_alloc((size_t)v->players, sizeof *players);
+    int32_t *guards = meed_heap_alloc((size_t)v->players, sizeof *guards);
+    if (!players || !guards) {
+        st = MEED_NOMEM;
+        goto out;
+    }
     for (int32_t k = 0; k < v->players; k++) {
         guards[k] = guard_of(benchmark, &v->clients[k], options->guard_z);
         players[k].phi = v->clients[k].phi;
         players[k].se = v->clients[k].se;
-        players[k].null = item_values_are_zero(values, k);
+        players[k].null = item_values_are_zero(estimate, k);
         players[k].guarded = guards[k] >= 0;
     }
-    MEED_TRY(meed_payment_settle(options->rule, options->guard_z, options->budget, players,
-                                 v->players, &v->paid));
+    MEED_TRY_OUT(meed_payment_settle(options->rule, options->guard_z, options->budget, players,
+                                     v->players, &v->paid));
     for (int32_t k = 0; k < v->players; k++) {
         v->clients[k].share = players[k].share;
         v->clients[k].status = players[k].status;
@@ -229,17 +279,75 @@ static enum meed_status pay(const struct meed_benchmark *benchmark,
         snprintf(v->note, sizeof v->note,
                  "nothing was paid: no client has a value above zero; the budget is kept");
     }
-    return MEED_OK;
+out:
+    meed_heap_free(players);
+    meed_heap_free(guards);
+    return st;
+}
+
+/* Value of those who are not excluded: from the table, or one coalition more. A merge of shards
+ * scores nothing; leave-one-out there has no such coalition and says v(N). */
+static enum meed_status kept_fill(const struct meed_game *game,
+                                  const struct meed_benchmark *benchmark,
+                                  const struct meed_valuation_options *options,
+                                  struct meed_valuation *v)
+{
+    enum meed_status st = MEED_OK;
+    uint32_t mask = 0;
+    int32_t kept = 0;
+    double *members = meed_heap_alloc((size_t)v->players, sizeof *members);
+    double *utilities = meed_heap_alloc((size_t)game->items, sizeof *utilities);
+    if (!members || !utilities) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    for (int32_t k = 0; k < v->players; k++) {
+        bool in = v->clients[k].status != MEED_PAY_EXCLUDED;
+        members[k] = in ? 1.0 : 0.0;
+        kept += in ? 1 : 0;
+        mask |= in && k < MEED_SHAPLEY_MAX_PLAYERS ? 1u << k : 0u;
+    }
+    v->value_kept = kept == 0 ? v->value_empty : v->value_full;
+    if (kept == 0 || kept == v->players) {
+        goto out;
+    }
+    for (int32_t row = 0; row < v->coalition_count; row++) {
+        if (v->coalition_masks[row] == mask) {
+            v->value_kept = v->coalition_values[row];
+            goto out;
+        }
+    }
+    if (!options->shard.folder) {
+        MEED_TRY_OUT(game->evaluate(game->user, members, 1, utilities));
+        v->value_kept = meed_benchmark_value(benchmark, utilities, NULL);
+    }
+out:
+    meed_heap_free(members);
+    meed_heap_free(utilities);
+    return st;
+}
+
+static struct meed_estimator_options
+estimator_options_of(const struct meed_valuation_options *options)
+{
+    return (struct meed_estimator_options){
+        .method = options->method,
+        .seed = options->seed,
+        .precision = options->precision,
+        .budget = options->evaluations,
+        .truncation = options->truncation,
+        .nodes = options->nodes,
+    };
 }
 
 static struct meed_utility_options utility_options_of(const struct meed_valuation_options *options,
                                                       int32_t players)
 {
-    bool exact = options->method == MEED_VALUE_EXACT;
+    struct meed_estimator_options estimator = estimator_options_of(options);
     return (struct meed_utility_options){
         .path = options->path,
         .batch_tokens = options->batch_tokens,
-        .coalitions_expected = exact ? (int32_t)1 << players : players + 2,
+        .coalitions_expected = meed_estimator_coalitions(&estimator, players),
         .cache_path = options->cache_path,
         .shard = options->shard,
         .progress = options->progress,
@@ -262,8 +370,9 @@ meed_valuation_shard(const struct meed_backend *be, const struct meed_checkpoint
     MEED_TRY_OUT(meed_utility_create(be, checkpoint, benchmark, global, clients, players, p,
                                      &utility_options, &utility));
     struct meed_game game = meed_utility_game(utility);
-    MEED_TRY_OUT(
-        meed_shapley_coalitions(&game, options->method == MEED_VALUE_EXACT, &members, &count));
+    MEED_TRY_OUT(meed_shapley_coalitions(
+        &game, meed_estimator_method(options->method, players) == MEED_VALUE_EXACT, &members,
+        &count));
     st = meed_utility_score_shard(utility, members, count);
     struct meed_utility_report report = meed_utility_report_of(utility);
     *part = (struct meed_valuation_part){report.evaluations, report.found, report.tokens,
@@ -282,20 +391,31 @@ meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *
 {
     enum meed_status st = MEED_OK;
     struct meed_utility *utility = NULL;
-    struct meed_shapley *values = NULL;
+    struct meed_estimate *estimate = NULL;
     struct meed_valuation *made = NULL;
+    double *watch = NULL;
     MEED_TRY(options_check(options, players));
-    bool exact = options->method == MEED_VALUE_EXACT;
     struct meed_utility_options utility_options = utility_options_of(options, players);
+    struct meed_estimator_options estimator = estimator_options_of(options);
     MEED_TRY_OUT(meed_utility_create(be, checkpoint, benchmark, global, clients, players, p,
                                      &utility_options, &utility));
     struct meed_game game = meed_utility_game(utility);
-    MEED_TRY_OUT(exact ? meed_shapley_exact(&game, &values)
-                       : meed_shapley_leave_one_out(&game, &values));
-    MEED_TRY_OUT(valuation_create(values, &made));
-    MEED_TRY_OUT(values_fill(benchmark, values, made));
-    MEED_TRY_OUT(errors_fill(benchmark, values, options, made));
-    MEED_TRY_OUT(pay(benchmark, values, options, made));
+    estimator.watch_count = 1 + benchmark->axis_count;
+    watch = meed_heap_alloc((size_t)estimator.watch_count * (size_t)benchmark->item_count,
+                            sizeof *watch);
+    if (!watch) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    meed_benchmark_coefficients(benchmark, watch);
+    estimator.watch = watch;
+    MEED_TRY_OUT(meed_estimator_run(&game, &estimator, &estimate));
+    MEED_TRY_OUT(valuation_create(estimate, &made));
+    MEED_TRY_OUT(utilities_fill(benchmark, estimate, made));
+    values_fill(benchmark, estimate, made);
+    MEED_TRY_OUT(errors_fill(benchmark, estimate, options, made));
+    MEED_TRY_OUT(pay(benchmark, estimate, options, made));
+    MEED_TRY_OUT(kept_fill(&game, benchmark, options, made));
     struct meed_utility_report report = meed_utility_report_of(utility);
     made->evaluations = report.evaluations;
     made->seconds = report.seconds;
@@ -304,8 +424,9 @@ meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *
     *valuation = made;
     made = NULL;
 out:
+    meed_heap_free(watch);
     meed_valuation_destroy(made);
-    meed_shapley_destroy(values);
+    meed_estimator_destroy(estimate);
     meed_utility_destroy(utility);
     return st;
 }

@@ -10,23 +10,27 @@
 
 #include "engine/coalition.h"
 #include "evaluation/benchmark.h"
+#include "evaluation/estimator.h"
 #include "evaluation/utility_shard.h"
 
 MEED_BEGIN_C
 
-enum meed_value_method { MEED_VALUE_EXACT, MEED_VALUE_LEAVE_ONE_OUT };
 enum meed_pay_rule { MEED_PAY_SHRUNK, MEED_PAY_PROPORTIONAL };
 enum meed_pay_status { MEED_PAY_PAID, MEED_PAY_UNPAID, MEED_PAY_EXCLUDED };
 
-enum { MEED_VALUE_MAX_PLAYERS = 16, MEED_VALUE_REASON_BYTES = 160 };
+enum { MEED_VALUE_MAX_PLAYERS = 16384, MEED_VALUE_REASON_BYTES = 160 };
 
 struct meed_valuation_options {
     enum meed_value_method method;
     enum meed_pay_rule rule;
     enum meed_coalition_path path;
-    int64_t budget;    /* credits of this round, ≥ 0 */
-    int32_t bootstrap; /* draws, e.g. 1000 */
-    double guard_z;    /* φ + guard_z·se < 0, on a guard axis or in all, excludes; e.g. 2.576 */
+    int64_t budget;      /* credits of this round, ≥ 0 */
+    double precision;    /* of sampling methods: see estimator.h */
+    int64_t evaluations; /* their budget of coalitions; 0: 64 draws */
+    double truncation;   /* of permutation; 0: never */
+    int32_t nodes;       /* of gradient; 0: 2 */
+    int32_t bootstrap;   /* draws, e.g. 1000 */
+    double guard_z;      /* φ + guard_z·se < 0, on a guard axis or in all, excludes; e.g. 2.576 */
     uint64_t seed;
     int32_t batch_tokens;
     const char *cache_path;                  /* SQLite utility cache; NULL: none */
@@ -37,8 +41,9 @@ struct meed_valuation_options {
 struct meed_valuation_options meed_valuation_defaults(void);
 
 struct meed_value_client {
-    double phi; /* paid utility, nats per token */
-    double se;
+    double phi;         /* paid utility, nats per token */
+    double se;          /* both errors: of dialogues and, where coalitions are sampled, of those */
+    double sampling_se; /* the second alone */
     double axis_phi[MEED_BENCHMARK_MAX_AXES];
     double axis_se[MEED_BENCHMARK_MAX_AXES];
     int64_t share; /* credits */
@@ -48,18 +53,25 @@ struct meed_value_client {
 
 struct meed_valuation {
     int32_t players;
-    int32_t coalition_count;   /* exact: 2^players, row = mask; else ∅, N, N∖0, N∖1 … */
+    enum meed_value_method method; /* never AUTO */
+    enum meed_estimator_stop stop;
+    int64_t draws;
+    /* The table of coalitions, of the methods that make one for up to 16 clients: exact has
+     * 2^players rows, row = mask; loo ∅, N, N∖0, N∖1 …; others none. */
+    int32_t coalition_count;
     uint32_t *coalition_masks; /* [coalition_count]: members, bit k = client k */
     double *coalition_values;  /* [coalition_count]; paid utility */
     double residual;           /* Σφ − (v(N) − v(∅)) */
     double value_empty, value_full;
+    double value_kept;   /* of the clients that are not excluded */
     int64_t evaluations; /* coalitions really scored */
     double seconds;
     int64_t tokens;                     /* rows fed */
     enum meed_coalition_path path;      /* STACK or MERGE */
     int64_t paid;                       /* Σ shares: the budget, or 0 if nobody is payable */
     char note[MEED_VALUE_REASON_BYTES]; /* "" or what a reader must know: why nothing was paid */
-    uint8_t utilities_hash[MEED_SHA256_BYTES]; /* of all item utilities, in row order */
+    uint8_t utilities_hash[MEED_SHA256_BYTES]; /* of all item utilities in row order; with no table,
+                                                * of u(∅), u(N) and all item values */
     struct meed_value_client *clients;         /* [players] */
     struct meed_arena arena;
 };

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/threads.h"
+#include "evaluation/shapley.h"
 #include "engine/trainer.h"
 #include "server/exposition.h"
 
@@ -95,22 +96,6 @@ static bool on_progress(void *user, int64_t tokens_done, int64_t tokens_total)
     return !meed_runner_stopping(aggregator->runner);
 }
 
-/* Utility of the coalition that will be aggregated; exact games have scored it, leave-one-out games
- * only if nobody, or one, is excluded. */
-static double value_of_kept(const struct meed_valuation *found)
-{
-    uint32_t kept = 0;
-    for (int32_t i = 0; i < found->players; i++) {
-        kept |= found->clients[i].status != MEED_PAY_EXCLUDED ? 1u << i : 0u;
-    }
-    for (int32_t i = 0; i < found->coalition_count; i++) {
-        if (found->coalition_masks[i] == kept) {
-            return found->coalition_values[i];
-        }
-    }
-    return found->value_full;
-}
-
 static enum meed_status value_cohort(void *user, const struct meed_settle_cohort *cohort,
                                      struct meed_settle_value *value,
                                      struct meed_value_client *clients)
@@ -128,14 +113,15 @@ static enum meed_status value_cohort(void *user, const struct meed_settle_cohort
                                 cohort->global, cohort->clients, cohort->players, cohort->p,
                                 &options, &found));
     MEED_LOG_INFO("server",
-                  "round %d valued (coalitions=%lld tokens=%lld seconds=%.2f path=%s "
+                  "round %d valued by %s (coalitions=%lld tokens=%lld seconds=%.2f path=%s "
                   "residual=%.2e)%s%s",
-                  cohort->round, (long long)found->evaluations, (long long)found->tokens,
-                  found->seconds, found->path == MEED_PATH_MERGE ? "merge" : "stack",
-                  found->residual, found->note[0] ? ": " : "", found->note);
+                  cohort->round, meed_estimator_name(found->method), (long long)found->evaluations,
+                  (long long)found->tokens, found->seconds,
+                  found->path == MEED_PATH_MERGE ? "merge" : "stack", found->residual,
+                  found->note[0] ? ": " : "", found->note);
     value->value_empty = found->value_empty;
     value->value_full = found->value_full;
-    value->value_kept = value_of_kept(found);
+    value->value_kept = found->value_kept;
     value->coalitions = found->evaluations;
     value->tokens = found->tokens;
     memcpy(value->utilities_hash, found->utilities_hash, MEED_SHA256_BYTES);
@@ -190,11 +176,11 @@ static enum meed_status make_terms(const struct meed_aggregator *aggregator,
                                    struct meed_terms *terms)
 {
     int32_t count = meed_registry_count(aggregator->registry);
-    if (config->method == MEED_VALUE_EXACT && count > MEED_VALUE_MAX_PLAYERS) {
+    if (config->method == MEED_VALUE_EXACT && count > MEED_SHAPLEY_MAX_PLAYERS) {
         return MEED_FAIL(MEED_CONFIG,
-                         "exact values of %d clients need 2^%d coalitions; exact takes "
-                         "at most %d clients, choose leave-one-out",
-                         count, count, MEED_VALUE_MAX_PLAYERS);
+                         "exact values of %d clients need 2^%d coalitions; exact takes at most %d "
+                         "clients, choose gradient or auto",
+                         count, count, MEED_SHAPLEY_MAX_PLAYERS);
     }
     const char **ids = meed_heap_alloc((size_t)count, sizeof *ids);
     if (!ids) {

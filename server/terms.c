@@ -10,7 +10,7 @@
 
 static const char *estimator_name(enum meed_value_method method)
 {
-    return method == MEED_VALUE_LEAVE_ONE_OUT ? "leave-one-out" : "exact";
+    return method == MEED_VALUE_LEAVE_ONE_OUT ? "leave-one-out" : meed_estimator_name(method);
 }
 
 static const char *payment_name(enum meed_pay_rule rule)

@@ -49,7 +49,7 @@ static bool table_is_null(void *user, int32_t player)
 /* φ [players] of the game; *residual = Σφ − (v(N) − v(∅)). */
 static void table_solve(struct table_game *game, double *phi, double *residual)
 {
-    struct meed_game seam = {game, game->players, 1, table_evaluate, table_is_null};
+    struct meed_game seam = {game, game->players, 1, table_evaluate, table_is_null, NULL, NULL};
     struct meed_shapley *values = NULL;
     assert_int_equal(meed_shapley_exact(&seam, &values), MEED_OK);
     double sum = 0;
@@ -342,7 +342,7 @@ static void leave_one_out_is_the_last_marginal(void **state)
     (void)state;
     static const double worth[] = {0.25, 0.0, 0.5, -1.0};
     struct table_game game = {.value = additive, .players = 4, .cost = worth, .null_mask = 2u};
-    struct meed_game seam = {&game, 4, 1, table_evaluate, table_is_null};
+    struct meed_game seam = {&game, 4, 1, table_evaluate, table_is_null, NULL, NULL};
     struct meed_shapley *values = NULL;
     assert_int_equal(meed_shapley_leave_one_out(&seam, &values), MEED_OK);
     assert_int_equal(values->coalition_count, 6);
@@ -371,7 +371,7 @@ static void shapley_refuses_bad_games(void **state)
     /* Goal: too many players and utilities that are not finite are named, never replaced. */
     (void)state;
     struct table_game game = {.value = broken, .players = 3};
-    struct meed_game seam = {&game, 3, 1, table_evaluate, NULL};
+    struct meed_game seam = {&game, 3, 1, table_evaluate, NULL, NULL, NULL};
     struct meed_shapley *values = NULL;
     assert_int_equal(meed_shapley_exact(&seam, &values), MEED_NUMERIC);
     assert_non_null(strstr(meed_last_error(), "0x5"));
