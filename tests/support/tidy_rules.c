@@ -124,7 +124,7 @@ void tidy_check_includes(const struct tidy_file *file, const struct tidy_sink *s
 
 static const struct {
     const char *header; /* prefix of the include name */
-    const char *files[8];
+    const char *files[12];
 } confined[] = {
     {"oneapi/", {"kernels/cpu/matmul_onednn.c"}},
     {"dnnl", {"kernels/cpu/matmul_onednn.c"}},
@@ -133,19 +133,20 @@ static const struct {
     {"dlfcn", {"kernels/cuda_plugin.c", "server/aggregate_svd.c"}},
     {"jansson",
      {"engine/model_config.c", "engine/safetensors*.c", "engine/adapter_peft.c",
-      "engine/tokenizer*.c", "engine/chat*.c", "evaluation/benchmark*.c", "server/*.c",
-      "client/dataset*.c"}},
+      "engine/tokenizer*.c", "engine/chat*.c", "server/*.c",
+      "client/dataset*.c", "evaluation/benchmark*.c",
+      "evaluation/jsonl_file.*", "evaluation/fastchat.c", "evaluation/judge*.c"}},
     {"pcre2", {"engine/tokenizer*.c"}},
     {"utf8proc", {"engine/tokenizer*.c"}},
     {"protobuf-c", {"proto/codec*.c"}},
     {"grpc/", {"proto/rpc_grpc*.c", "proto/rpc_grpc*.h"}},
     {"zstd", {"proto/update*.c", "proto/chunk*.c"}},
-    {"sqlite3", {"server/store*.c", "evaluation/utility_cache.c"}},
+    {"sqlite3", {"server/store*.c", "evaluation/utility_cache.c", "evaluation/judge_cache.c"}},
     {"openssl/", {"base/hash.c", "server/signature.c", "cli/certificates.c"}},
     {"microhttpd", {"server/metrics.c"}},
     {"lapacke", {"server/aggregate_svd.c"}},
     {"cyaml", {"cli/federation_file.c"}},
-    {"curl/", {"evaluation/judge*.c"}},
+    {"curl/", {"evaluation/judge_endpoint.c"}},
 };
 
 static void include_is_confined(const struct tidy_file *file, const struct tidy_sink *sink,
