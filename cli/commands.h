@@ -14,6 +14,7 @@ enum meed_status meed_cmd_chat(int argc, char **argv);
 enum meed_status meed_cmd_eval(int argc, char **argv);
 enum meed_status meed_cmd_generate(int argc, char **argv);
 enum meed_status meed_cmd_join(int argc, char **argv);
+enum meed_status meed_cmd_judge(int argc, char **argv);
 enum meed_status meed_cmd_ledger(int argc, char **argv);
 enum meed_status meed_cmd_logits(int argc, char **argv);
 enum meed_status meed_cmd_provision(int argc, char **argv);
