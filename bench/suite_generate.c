@@ -80,7 +80,7 @@ static enum meed_status measure(const struct meed_bench_machine *machine, const 
     MEED_TRY_OUT(
         meed_bench_sequences(config->vocab, NEW_TOKENS, 1 + PROMPTS, &arena, &run.sequences));
     for (int i = 0; i < PROMPTS; i++) {
-        run.prompts[i] = (struct meed_prompt){run.sequences[i + 1].ids, PROMPT_LENGTH};
+        run.prompts[i] = (struct meed_prompt){run.sequences[i + 1].ids, PROMPT_LENGTH, 0};
     }
     MEED_TRY_OUT(generate(&run, 1, &seconds));
     for (int turn = 0; turn < 3; turn++) {

@@ -171,7 +171,7 @@ static enum meed_status make_prompt(struct talk *talk, struct meed_arena *arena,
         const struct meed_dialogue dialogue = {talk->messages, talk->count};
         struct meed_sequence sequence = {NULL, NULL, 0};
         MEED_TRY(meed_chat_encode(talk->session.chat, &dialogue, true, 0, arena, &sequence));
-        *prompt = (struct meed_prompt){sequence.ids, sequence.length};
+        *prompt = (struct meed_prompt){sequence.ids, sequence.length, 0};
         if (sequence.length + room <= positions || !drop_oldest(talk)) {
             break;
         }
@@ -230,7 +230,7 @@ static enum meed_status speak(struct talk *talk, const struct meed_prompt *promp
 static enum meed_status answer(struct talk *talk, const char *line, size_t size)
 {
     struct meed_arena arena;
-    struct meed_prompt prompt = {NULL, 0};
+    struct meed_prompt prompt = {.ids = NULL};
     struct speech speech = {.status = MEED_OK};
     meed_arena_init_growing(&arena, "turn", (size_t)4 * HISTORY_BYTES);
     meed_chat_session_stream_start(&speech.stream, talk->session.tokenizer);

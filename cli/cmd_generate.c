@@ -210,7 +210,7 @@ static enum meed_status encode_messages(struct work *work, const struct meed_jso
     struct meed_sequence sequence = {NULL, NULL, 0};
     const struct meed_dialogue dialogue = {messages, (int32_t)count};
     MEED_TRY(meed_chat_encode(work->session.chat, &dialogue, true, 0, &work->arena, &sequence));
-    *prompt = (struct meed_prompt){sequence.ids, sequence.length};
+    *prompt = (struct meed_prompt){sequence.ids, sequence.length, 0};
     return MEED_OK;
 }
 
@@ -226,7 +226,7 @@ static enum meed_status encode_text(struct work *work, const char *text, size_t 
     if (ids.size > 0) {
         memcpy(block, ids.data, ids.size);
     }
-    *prompt = (struct meed_prompt){block, (int32_t)(ids.size / sizeof(int32_t))};
+    *prompt = (struct meed_prompt){block, (int32_t)(ids.size / sizeof(int32_t)), 0};
 out:
     meed_buf_clear(&ids);
     return st;

@@ -22,7 +22,8 @@ struct sequence {
     int32_t *ids;  /* [capacity]: the prompt, then the reply as far as it was fed */
     int32_t known; /* of them */
     int32_t fed;   /* positions in the cache */
-    int64_t used;  /* step of the last row */
+    int32_t gate_set;
+    int64_t used; /* step of the last row */
 
     int32_t prompt_idx; /* −1: held only */
     uint32_t turn;
@@ -48,6 +49,8 @@ struct meed_generator {
     int32_t *row_slots;          /* [max_rows] */
     int32_t *positions;          /* [max_rows] */
     int32_t *want_rows;          /* [slots] */
+    int32_t *gate_sets;          /* [max_rows] */
+    int32_t *want_gate_sets;     /* [slots] */
     struct sequence **want_of;   /* [slots] */
     uint64_t *keys;              /* [slots] */
     int32_t *draws;              /* [slots] */
@@ -99,6 +102,10 @@ static enum meed_status check_prompt(const struct meed_generator *g,
                          "prompt %d has %d tokens; the model has %d positions, which leaves none "
                          "for a reply",
                          (int)idx, (int)prompt->length, (int)max_positions(g));
+    }
+    if (prompt->gate_set < 0 || prompt->gate_set >= MEED_MAX(1, meed_net_gate_sets(g->net))) {
+        return MEED_FAIL(MEED_ARG, "prompt %d asks for gate set %d of %d", (int)idx,
+                         (int)prompt->gate_set, (int)meed_net_gate_sets(g->net));
     }
     for (int32_t i = 0; i < prompt->length; i++) {
         if (prompt->ids[i] < 0 || prompt->ids[i] >= vocab) {
@@ -160,12 +167,14 @@ enum meed_status meed_generator_create(struct meed_net *net,
     g->row_slots = meed_heap_alloc(rows, sizeof *g->row_slots);
     g->positions = meed_heap_alloc(rows, sizeof *g->positions);
     g->want_rows = meed_heap_alloc(slots, sizeof *g->want_rows);
+    g->gate_sets = meed_heap_alloc(rows, sizeof *g->gate_sets);
+    g->want_gate_sets = meed_heap_alloc(slots, sizeof *g->want_gate_sets);
     g->want_of = meed_heap_alloc(slots, sizeof *g->want_of);
     g->keys = meed_heap_alloc(slots, sizeof *g->keys);
     g->draws = meed_heap_alloc(slots, sizeof *g->draws);
     g->drawn = meed_heap_alloc(slots, sizeof *g->drawn);
-    if (g->sequences && g->ids && g->row_slots && g->positions && g->want_rows && g->want_of &&
-        g->keys && g->draws && g->drawn) {
+    if (g->sequences && g->ids && g->row_slots && g->positions && g->want_rows && g->gate_sets &&
+        g->want_gate_sets && g->want_of && g->keys && g->draws && g->drawn) {
         *generator = g;
         st = MEED_OK;
     } else {
@@ -182,7 +191,7 @@ void meed_generator_destroy(struct meed_generator *generator)
     void *const blocks[] = {generator->sequences, generator->tokens,    generator->ids,
                             generator->row_slots, generator->positions, generator->want_rows,
                             generator->want_of,   generator->keys,      generator->draws,
-                            generator->drawn};
+                            generator->drawn,     generator->gate_sets, generator->want_gate_sets};
     meed_kv_cache_destroy(generator->cache);
     for (size_t i = 0; i < MEED_COUNT(blocks); i++) {
         meed_heap_free(blocks[i]);
@@ -260,6 +269,9 @@ static int32_t common_length(const struct sequence *sequence, const struct meed_
 {
     int32_t most = MEED_MIN(sequence->known, prompt->length - 1);
     int32_t same = 0;
+    if (sequence->gate_set != prompt->gate_set) {
+        return 0;
+    }
     while (same < most && sequence->ids[same] == prompt->ids[same]) {
         same++;
     }
@@ -340,13 +352,16 @@ static void admit(struct run *run, const struct meed_prompt *prompt, int32_t idx
     }
     memcpy(sequence->ids, prompt->ids, (size_t)prompt->length * sizeof *prompt->ids);
     sequence->known = prompt->length;
+    sequence->gate_set = prompt->gate_set;
     sequence->prompt_idx = idx;
     sequence->turn = turn;
     sequence->prompt_length = prompt->length;
     sequence->length = 0;
     sequence->max_length = MEED_MIN(run->options->max_new_tokens, g->capacity - prompt->length);
+    int32_t period = run->options->stream_period;
+    uint32_t stream = (uint32_t)(period > 0 ? idx % period : idx);
     sequence->key =
-        meed_rng_stream(run->options->seed, "generate", (uint64_t)turn << 32 | (uint32_t)idx).key;
+        meed_rng_stream(run->options->seed, "generate", (uint64_t)turn << 32 | stream).key;
     sequence->source = share > 0 ? source : -1;
     sequence->share = share;
     share_if_fed(g, place);
@@ -368,6 +383,7 @@ static void add_row(struct run *run, int32_t s)
     struct sequence *sequence = &g->sequences[s];
     g->ids[run->rows] = sequence->ids[sequence->fed];
     g->row_slots[run->rows] = s;
+    g->gate_sets[run->rows] = sequence->gate_set;
     g->positions[run->rows] = sequence->fed++;
     sequence->used = g->counts.steps;
     run->rows++;
@@ -378,6 +394,7 @@ static void want_last_row(struct run *run, int32_t s)
     struct meed_generator *g = run->g;
     struct sequence *sequence = &g->sequences[s];
     g->want_rows[run->wants] = run->rows - 1;
+    g->want_gate_sets[run->wants] = sequence->gate_set;
     g->want_of[run->wants] = sequence;
     g->keys[run->wants] = sequence->key;
     g->draws[run->wants++] = sequence->length;
@@ -453,7 +470,7 @@ static enum meed_status finish(struct run *run, struct sequence *sequence, bool 
     void *ids;
     size_t bytes = (size_t)sequence->length * sizeof(int32_t);
     int32_t idx = sequence->prompt_idx;
-    struct meed_prompt next = {NULL, 0};
+    struct meed_prompt next = {.gate_set = sequence->gate_set};
     MEED_TRY(meed_arena_alloc(run->arena, bytes, &ids));
     if (bytes > 0) {
         memcpy(ids, sequence->reply, bytes);
@@ -499,8 +516,9 @@ static enum meed_status loop(struct run *run)
                                           run->options->top_k};
     for (fill_slots(run); run->busy > 0; fill_slots(run)) {
         compose(run);
-        const struct meed_decode_rows rows = {run->rows,    g->ids,     g->row_slots,
-                                              g->positions, run->wants, g->want_rows};
+        const struct meed_decode_rows rows = {run->rows,    g->ids,           g->row_slots,
+                                              g->positions, run->wants,       g->want_rows,
+                                              g->gate_sets, g->want_gate_sets};
         MEED_TRY(
             meed_net_decode_sample(g->net, g->cache, &rows, &rule, g->keys, g->draws, g->drawn));
         g->counts.steps++;

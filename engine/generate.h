@@ -8,7 +8,9 @@
  * of another slot (32 questions behind one demonstration), the same dialogue a turn ago (chat, or a
  * judge's second question) or a finished neighbour makes no difference: the longest common
  * beginning of token ids is looked for among all sequences held, and its pages are shared. Text
- * that a template rewrites simply shares less. Nothing of this changes a reply.
+ * that a template rewrites simply shares less. Nothing of this changes a reply. Many models answer
+ * in one batch where they are adapters of a stack: a prompt's gate set says who answers it, and
+ * only prompts of one set share.
  *
  * `meed_generate` answers one list of prompts and forgets. A generator keeps its cache from run to
  * run; it sees the net's weights, adapters and gates as they were when its sequences were fed, so
@@ -29,6 +31,7 @@ struct meed_generate_options {
     float top_p;       /* 1: off */
     int32_t top_k;     /* 0: off */
     uint64_t seed;
+    int32_t stream_period; /* prompts this far apart draw the same numbers; 0: none do */
     const int32_t *stop_ids;
     int32_t stop_count;
     /* Memory: read when a generator is created. */
@@ -44,7 +47,8 @@ struct meed_generate_options meed_generate_defaults(void);
 
 struct meed_prompt {
     const int32_t *ids;
-    int32_t length; /* at least 1 */
+    int32_t length;   /* at least 1 */
+    int32_t gate_set; /* who answers: a row of meed_net_set_gates; 0 where none were set */
 };
 struct meed_reply {
     int32_t *ids; /* from the arena; without the stop token; NULL if empty */

@@ -42,11 +42,12 @@ const struct meed_model_config *meed_net_config(const struct meed_net *net);
 int64_t meed_net_device_bytes(const struct meed_net *net);
 
 /* Gates of a stack: gates [gate_sets, adapter_count]; sequence i of the next batches uses row
- * batch->gate_set[i] (row 0 if that is NULL, and when decoding). Copied. Not called, or gate_sets
+ * batch->gate_set[i] (row 0 if that is NULL). Copied. Not called, or gate_sets
  * 0: all ones. Room is taken here when there are more sets than ever before: gate_sets × Σ R floats
  * over the distinct tail layouts, and as many doubles; batches then take none. */
 MEED_MUST_CHECK enum meed_status meed_net_set_gates(struct meed_net *net, const float *gates,
                                                     int32_t gate_sets);
+int32_t meed_net_gate_sets(const struct meed_net *net); /* 0: none were set */
 /* Overwrites factors of adapter idx (same shape). */
 MEED_MUST_CHECK enum meed_status meed_net_set_adapter(struct meed_net *net, int32_t idx,
                                                       const struct meed_adapter *adapter);

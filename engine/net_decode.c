@@ -1,6 +1,6 @@
 /* See net_decode.h. The same layers run as in scoring; only the attention differs, which appends
  * its rows to the cache and reads all of a slot. A cache brings its own rotary table, because it
- * may be longer than any batch. Where gates are set, every row decodes with the first gate set.
+ * may be longer than any batch.
  *
  * A step's numbers (ids, slots, positions, wanted rows, keys, draws) are copied into buffers that
  * stay where they are, and the launches behind them depend on the counts of rows and on nothing
@@ -223,7 +223,11 @@ static enum meed_status run_rows(struct meed_net *net, struct meed_kv_cache *cac
         .cache = cache,
         .slots = net->slots,
     };
-    if (pass.gated) {
+    if (pass.gated && rows->gate_sets) {
+        MEED_TRY(be->copy_to(be, net->gate_of_row, rows->gate_sets, bytes));
+        MEED_TRY(be->copy_to(be, net->gate_of_wanted, rows->want_gate_sets,
+                             (size_t)rows->want_count * sizeof *rows->want_gate_sets));
+    } else if (pass.gated) {
         be->zero(be, net->gate_of_row, bytes);
         be->zero(be, net->gate_of_wanted, bytes);
     }

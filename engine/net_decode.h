@@ -42,6 +42,8 @@ struct meed_decode_rows {
     const int32_t *positions;
     int32_t want_count;
     const int32_t *want_rows; /* [want_count] */
+    const int32_t *gate_sets; /* [count]; NULL: the first gate set. One for all rows of a slot. */
+    const int32_t *want_gate_sets; /* [want_count]: those of the wanted rows; NULL with the above */
 };
 
 /* fp32 logits [want_count, V] on the host. LIMIT: more rows than the net was built for, a slot or a

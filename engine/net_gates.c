@@ -77,6 +77,11 @@ enum meed_status meed_net_set_gates(struct meed_net *net, const float *gates, in
                             (size_t)(net->layout_width * gate_sets) * sizeof(float));
 }
 
+int32_t meed_net_gate_sets(const struct meed_net *net)
+{
+    return net->gates.sets;
+}
+
 float *meed_net_gates_of(const struct meed_net *net, const struct meed_net_group *group)
 {
     MEED_ASSERT(group->layout >= 0);

@@ -55,7 +55,7 @@ static enum meed_status prompt_encode(const struct local *local,
     struct meed_sequence sequence;
     const struct meed_dialogue dialogue = {messages, dialogue_of(request, NULL, messages)};
     MEED_TRY(meed_chat_encode(local->options.chat, &dialogue, true, 0, arena, &sequence));
-    *prompt = (struct meed_prompt){sequence.ids, sequence.length};
+    *prompt = (struct meed_prompt){sequence.ids, sequence.length, 0};
     return MEED_OK;
 }
 

@@ -288,7 +288,7 @@ static void generate_keeps_limits(void **state)
     struct meed_generate_options options = meed_generate_defaults();
     assert_int_equal(options.max_new_tokens, 256);
     assert_int_equal(generate(NULL, 0, options, &arena, NULL), MEED_OK);
-    struct meed_prompt longest = {prompt_ids[0], POSITIONS - 1};
+    struct meed_prompt longest = {prompt_ids[0], POSITIONS - 1, 0};
     assert_int_equal(generate(&longest, 1, options, &arena, &reply), MEED_OK);
     assert_int_equal(reply.length, 1); /* the model's last position */
     assert_false(reply.stopped);
@@ -297,11 +297,11 @@ static void generate_keeps_limits(void **state)
     assert_int_equal(reply.length, 0);
     options = meed_generate_defaults();
     reply.length = 77;
-    struct meed_prompt wrong[] = {{prompt_ids[0], POSITIONS}, {prompt_ids[0], 0}};
+    struct meed_prompt wrong[] = {{prompt_ids[0], POSITIONS, 0}, {prompt_ids[0], 0, 0}};
     assert_int_equal(generate(&wrong[0], 1, options, &arena, &reply), MEED_LIMIT);
     assert_int_equal(generate(&wrong[1], 1, options, &arena, &reply), MEED_ARG);
     int32_t stranger = VOCAB;
-    struct meed_prompt strange = {&stranger, 1};
+    struct meed_prompt strange = {&stranger, 1, 0};
     assert_int_equal(generate(&strange, 1, options, &arena, &reply), MEED_ARG);
     options.top_p = 0;
     assert_int_equal(generate(&longest, 1, options, &arena, &reply), MEED_ARG);
@@ -343,7 +343,7 @@ static void generate_feeds_a_common_prefix_once(void **state)
     for (int p = 0; p < COUNT; p++) {
         memcpy(ids[p], prompt_ids[0], PREFIX * sizeof(int32_t));
         memcpy(ids[p] + PREFIX, prompt_ids[p + 1], OWN * sizeof(int32_t));
-        many[p] = (struct meed_prompt){ids[p], PREFIX + OWN};
+        many[p] = (struct meed_prompt){ids[p], PREFIX + OWN, 0};
     }
     options.slots = 1;
     assert_int_equal(generate(many, COUNT, options, &arena, want), MEED_OK);
@@ -389,7 +389,7 @@ static enum meed_status ask_again(void *user, int32_t idx, const struct meed_rep
         memcpy(ids + length, reply->ids, (size_t)reply->length * sizeof *ids);
     }
     memcpy(ids + length + reply->length, prompt_ids[39 - idx], QUESTION * sizeof *ids);
-    *next = (struct meed_prompt){ids, length + reply->length + QUESTION};
+    *next = (struct meed_prompt){ids, length + reply->length + QUESTION, 0};
     return MEED_OK;
 }
 
@@ -445,7 +445,7 @@ static void generate_keeps_a_conversation(void **state)
     for (int turn = 0; turn < 6; turn++) {
         memcpy(talk + length, prompt_ids[turn], 15 * sizeof *talk);
         length += 15;
-        struct meed_prompt prompt = {talk, length};
+        struct meed_prompt prompt = {talk, length, 0};
         options.seed = 5 + (uint64_t)turn;
         assert_int_equal(generate(&prompt, 1, options, &arena, &fresh), MEED_OK);
         int64_t before = meed_generator_counts(generator).fed;

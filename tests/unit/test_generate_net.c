@@ -70,7 +70,7 @@ static void make_prompts(const char *folder, struct meed_arena *arena, struct me
         const struct meed_dialogue dialogue = {&message, 1};
         struct meed_sequence sequence = {NULL, NULL, 0};
         must(meed_chat_encode(chat, &dialogue, true, 0, arena, &sequence));
-        prompts[i] = (struct meed_prompt){sequence.ids, sequence.length};
+        prompts[i] = (struct meed_prompt){sequence.ids, sequence.length, 0};
     }
     meed_chat_close(chat);
     meed_tokenizer_close(tokenizer);
@@ -130,7 +130,7 @@ static void generate_net_tells_the_known_story(void **state)
     struct meed_generate_options options = meed_generate_defaults();
     options.max_new_tokens = STORY - 1;
     int32_t first = (int32_t)json_integer_value(json_array_get(ids, 0));
-    const struct meed_prompt prompt = {&first, 1};
+    const struct meed_prompt prompt = {&first, 1, 0};
     must(meed_generate(machine.net, &prompt, 1, &options, &arena, &reply, NULL, NULL));
     assert_int_equal(reply.length, STORY - 1);
     for (int32_t i = 0; i < reply.length; i++) {

@@ -36,7 +36,7 @@ static void feed(struct meed_net *net, struct meed_kv_cache *cache, const struct
         rows[i] = i;
     }
     const struct meed_decode_rows batch = {count, golden->ids[s] + begin, slots, positions, count,
-                                           rows};
+                                           rows, NULL, NULL};
     golden_ok(meed_net_decode(net, cache, &batch, got));
     int64_t first = golden->batch->starts[s] + begin;
     assert_true(golden_worst(got, want + first * vocab, count * vocab) < 1e-5);
@@ -90,7 +90,7 @@ static enum meed_status decode_one(struct meed_net *net, struct meed_kv_cache *c
                                    int32_t slot, int32_t position, float *logits)
 {
     const int32_t row = 0;
-    const struct meed_decode_rows rows = {1, &id, &slot, &position, 1, &row};
+    const struct meed_decode_rows rows = {1, &id, &slot, &position, 1, &row, NULL, NULL};
     return meed_net_decode(net, cache, &rows, logits);
 }
 
@@ -118,7 +118,7 @@ static void net_decode_ignores_the_other_slots(void **state)
     for (int32_t t = 0; t < STEPS; t++) {
         const int32_t slots[] = {0, 1, 2}, positions[] = {t, t, t};
         const int32_t ids[] = {golden.ids[0][t], golden.ids[1][t], golden.ids[2][t]};
-        const struct meed_decode_rows rows = {3, ids, slots, positions, 1, &row1};
+        const struct meed_decode_rows rows = {3, ids, slots, positions, 1, &row1, NULL, NULL};
         golden_ok(meed_net_decode(net, cache, &rows, logits));
         assert_memory_equal(logits, alone[t], bytes);
         meed_heap_free(alone[t]);
@@ -191,7 +191,7 @@ static void net_decode_shares_pages(void **state)
     const struct meed_sample_rule rules[] = {{0, 1, 0}, {0.5f, 1, 1}};
     for (int i = 0; i < 2; i++) {
         const int32_t id = 2, slot = 2, position = PREFIX + OWN - 1, row = 0, draw = 5;
-        const struct meed_decode_rows rows = {1, &id, &slot, &position, 1, &row};
+        const struct meed_decode_rows rows = {1, &id, &slot, &position, 1, &row, NULL, NULL};
         uint64_t key = 9;
         int32_t token = -1;
         golden_ok(meed_net_decode_sample(net, cache, &rows, &rules[i], &key, &draw, &token));
