@@ -28,7 +28,7 @@
 #include "evaluation/judge_local.h"
 #include "evaluation/judgment.h"
 
-enum { MAX_MODELS = 256, BATCH_TOKENS = 2048 };
+enum { MAX_MODELS = 256, BATCH_TOKENS = 256 };
 
 struct options {
     const char *questions;

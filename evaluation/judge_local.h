@@ -2,9 +2,9 @@
  *
  * For each mark s the whole reply "Rating: [[s]]" (or "[[A]]") is scored as a continuation of the
  * judge's chat prompt, and p(s) is the softmax of those ten log-probabilities: a rating from the
- * judge's own distribution in one forward pass, the same bits on every run, with nothing sampled
- * and nothing to parse. With rationale_tokens > 0 the judge first writes its reasons greedily; the
- * marks are then scored behind them, as MT-Bench's prompts ask.
+ * judge's own distribution in little more than one forward pass over the prompt, the same bits on
+ * every run, with nothing sampled and nothing to parse. With rationale_tokens > 0 the judge first
+ * writes its reasons greedily; the marks are then scored behind them, as MT-Bench's prompts ask.
  */
 #ifndef MEED_EVALUATION_JUDGE_LOCAL_H
 #define MEED_EVALUATION_JUDGE_LOCAL_H
@@ -22,7 +22,7 @@ struct meed_judge_local_options {
     const struct meed_tokenizer *tokenizer;
     const struct meed_chat *chat;
     const char *name;
-    int32_t batch_tokens;     /* rows of one forward; grows to the longest prompt */
+    int32_t batch_tokens;     /* rows of one forward; longer prompts are fed in pieces */
     int32_t rationale_tokens; /* 0: mark at once */
 };
 
