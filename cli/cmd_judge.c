@@ -363,6 +363,27 @@ static void table_print(const struct work *w)
     }
 }
 
+/* A judge that cannot tell a model from a null answer must not decide pay. */
+static void nulls_warn(const struct work *w)
+{
+    int32_t real = w->options->answer_count;
+    double best_null = 0;
+    for (int32_t m = real; m < w->model_count; m++) {
+        struct meed_judgment_mean null =
+            meed_judgments_mean(w->judgments, m, 0, MEED_FASTCHAT_MAX_TURNS, NULL);
+        best_null = null.mean > best_null ? null.mean : best_null;
+    }
+    for (int32_t m = 0; m < real && w->model_count > real; m++) {
+        struct meed_judgment_mean mean =
+            meed_judgments_mean(w->judgments, m, 0, MEED_FASTCHAT_MAX_TURNS, NULL);
+        if (mean.mean - 2 * mean.se <= best_null) {
+            printf("  %.40s is not above a null answer by two standard errors: this judge cannot "
+                   "price it\n",
+                   w->models[m]->model);
+        }
+    }
+}
+
 /* --- running ---------------------------------------------------------------------------------- */
 static void on_done(void *user, int64_t done, int64_t total)
 {
@@ -380,6 +401,7 @@ static enum meed_status judge_all(struct work *w)
     meed_progress_finish(&w->progress);
     MEED_TRY(st);
     table_print(w);
+    nulls_warn(w);
     return o->json ? meed_judgments_write(o->json, w->judgments, &w->judge, w->prompts,
                                           meed_clock_wall_ms())
                    : MEED_OK;

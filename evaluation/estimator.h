@@ -1,11 +1,11 @@
 /* Every way to value the players of a game, behind one call.
  *
- *   exact        Shapley (1953) from all 2^n coalitions; n ≤ 16                        (shapley.c)
- *   loo          leave-one-out, n + 2 coalitions                                       (shapley.c)
- *   permutation  Shapley from random orders, each with its reverse, cut short (permutation.c) owen
- * Shapley from coalitions of random density, stratified                 (owen.c) banzhaf      the
- * Banzhaf value from random coalitions, all of them for everybody   (banzhaf.c) gradient
- * Aumann–Shapley by Gauss–Legendre nodes, any n            (aumann_shapley.c)
+ * - exact: Shapley (1953) from all 2^n coalitions, n ≤ 16 (shapley.c)
+ * - loo: leave-one-out from n + 2 coalitions (shapley.c)
+ * - permutation: Shapley from random orders, each with its reverse, cut short (permutation.c)
+ * - owen: Shapley from coalitions of random density, stratified (owen.c)
+ * - banzhaf: the Banzhaf value from random coalitions, each used for everybody (banzhaf.c)
+ * - gradient: Aumann–Shapley by Gauss–Legendre nodes, any n (aumann_shapley.c)
  *
  * Which axioms hold: exact, permutation and owen estimate one and the same value. Leave-one-out and
  * Banzhaf are not efficient: their Σφ is not v(N) − v(∅), and the residual says by how much. The
