@@ -51,7 +51,13 @@ static int32_t mark_of(const char *token, bool pair)
     if (pair) {
         return length == 1 && word[0] >= 'A' && word[0] <= 'C' ? word[0] - 'A' : -1;
     }
-    int32_t value = strspn(word, "0123456789") == length ? (int32_t)atoi(word) : 0;
+    int32_t value = 0;
+    for (const char *c = word; *c; c++) {
+        if (*c < '0' || *c > '9') {
+            return -1;
+        }
+        value = 10 * value + (*c - '0');
+    }
     return value >= 1 && value <= MEED_JUDGE_MARKS ? value - 1 : -1;
 }
 

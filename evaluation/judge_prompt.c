@@ -1,8 +1,9 @@
 /* See judge_prompt.h. */
 #include "evaluation/judge_prompt.h"
 
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
+#include "base/parse.h"
 #include "evaluation/jsonl_file.h"
 
 enum { MAX_ARENA_BYTES = 16 << 20 };
@@ -230,8 +231,10 @@ static bool number_between(const char *text, const char *open, const char *close
             length += 1 + strspn(digits + whole + 1, "0123456789");
         }
         if (whole > 0 && strncmp(digits + length, close, strlen(close)) == 0) {
-            *value = strtod(digits, NULL);
-            return true;
+            char number[16];
+            snprintf(number, sizeof number, "%.*s", (int)length, digits);
+            return length < sizeof number &&
+                   meed_parse_f64("rating", number, 0, 1e15, value) == MEED_OK;
         }
     }
     return false;

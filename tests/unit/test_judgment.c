@@ -159,8 +159,10 @@ static json_t *rows_of(const char *path)
 {
     json_t *rows = json_array();
     char *text = scratch_read(path, NULL);
-    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-        json_array_append_new(rows, json_loads(line, 0, NULL));
+    for (char *line = text; *line;) {
+        size_t length = strcspn(line, "\n");
+        json_array_append_new(rows, json_loadb(line, length, 0, NULL));
+        line += length + (line[length] ? 1 : 0);
     }
     free(text);
     return rows;

@@ -210,7 +210,8 @@ static void gates_decode_with_the_first_set(void **state)
     golden_ok(meed_kv_cache_create(net, 1, CAPACITY, 0, &cache));
     const int32_t zero = 0;
     for (int32_t t = 0; t < batch->starts[1]; t++) {
-        const struct meed_decode_rows row = {1, &bench.golden.ids[0][t], &zero, &t, 1, &zero, NULL, NULL};
+        const struct meed_decode_rows row = {
+            1, &bench.golden.ids[0][t], &zero, &t, 1, &zero, NULL, NULL};
         golden_ok(meed_net_decode(net, cache, &row, got));
         assert_true(golden_worst(got, want + t * vocab, vocab) < 1e-5);
     }
