@@ -52,6 +52,11 @@ int32_t meed_collective_world(const struct meed_collective *collective)
     return collective ? collective->world : 1;
 }
 
+bool meed_collective_on_devices(const struct meed_collective *collective)
+{
+    return collective && collective->device;
+}
+
 /* ---- ends -------------------------------------------------------------------------------------
  */
 

@@ -67,6 +67,8 @@ MEED_MUST_CHECK enum meed_status meed_collective_sum(struct meed_collective *col
  * meed_collective_close. */
 MEED_MUST_CHECK enum meed_status meed_collective_use_devices(struct meed_collective *collective,
                                                              const struct meed_backend *be);
+/* Whether they do. */
+bool meed_collective_on_devices(const struct meed_collective *collective);
 /* Tells the others that this rank ends with `status` (nothing if OK, or if they know) and this
  * thread's last message; returns `status`, message kept. */
 enum meed_status meed_collective_fail(struct meed_collective *collective, enum meed_status status);

@@ -255,6 +255,7 @@ static void table_fill(struct meed_backend *be)
 {
     be->name = "cuda";
     be->host_memory = false;
+    be->comm = &meed_cuda_comm_table;
     be->alloc = cuda_alloc;
     be->free = cuda_free;
     be->copy_to = cuda_copy_to;

@@ -18,13 +18,16 @@
 MEED_BEGIN_C
 
 struct meed_cuda_blas; /* blas.h */
+struct meed_cuda_comm; /* comm_nccl.cu */
+extern const struct meed_device_comm meed_cuda_comm_table;
 
 struct meed_cuda_state {
     cudaStream_t stream;
     void *scratch; /* grow-only; use meed_cuda_scratch */
     size_t scratch_bytes;
     struct meed_cuda_blas *blas;
-    double *sum_host; /* pinned, for results that an op returns to the host */
+    struct meed_cuda_comm *comm; /* NULL: no ranks */
+    double *sum_host;            /* pinned, for results that an op returns to the host */
     int device;
     int sm_count;
     size_t shared_bytes; /* the most a block may ask for */

@@ -332,7 +332,9 @@ static __global__ void __launch_bounds__(GRAD_THREADS) lora_grad_slabs_kernel(gr
         for (int32_t slab = 0; slab < job.slabs; slab++) {
             total += job.sums[slab * job.total + element];
         }
-        part.out[element - part.first] += part.scale * total;
+        /* Rounded, then added: the same bits where a rank computes on zeros and another adds. */
+        float *out = &part.out[element - part.first];
+        *out = __fadd_rn(*out, __fmul_rn(part.scale, total));
     }
 }
 
