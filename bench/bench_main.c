@@ -18,6 +18,7 @@ static const struct {
     {"generate", meed_suite_generate, false},
     {"codec", meed_suite_codec, true},
     {"rpc", meed_suite_rpc, true},
+    {"ranks", meed_suite_ranks, true},
 };
 
 static enum meed_status run(int argc, char **argv)
@@ -53,7 +54,7 @@ static enum meed_status run(int argc, char **argv)
     if (!found) {
         st = MEED_FAIL(MEED_ARG,
                        "no suite \"%.32s\": kernels, lora, train, coalitions, generate, codec, "
-                       "rpc, all, all-device",
+                       "rpc, ranks, all, all-device",
                        wanted);
     } else if (json) {
         st = meed_bench_write_json(json, machine.be->name);

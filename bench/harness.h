@@ -50,7 +50,7 @@ MEED_MUST_CHECK enum meed_status meed_bench_write_json(const char *path, const c
 void meed_bench_floor_row(const char *suite, const char *name, double seconds, double flops,
                           double bytes, double floor_s);
 
-/* The suites: each prints its rows; FAILs if a checked result is wrong. The last two measure the
+/* The suites: each prints its rows; FAILs if a checked result is wrong. The last three measure the
  * host and ignore the device. */
 enum meed_status meed_suite_kernels(struct meed_bench_machine *machine);
 enum meed_status meed_suite_lora(struct meed_bench_machine *machine);
@@ -59,5 +59,6 @@ enum meed_status meed_suite_coalitions(struct meed_bench_machine *machine);
 enum meed_status meed_suite_generate(struct meed_bench_machine *machine);
 enum meed_status meed_suite_codec(struct meed_bench_machine *machine);
 enum meed_status meed_suite_rpc(struct meed_bench_machine *machine);
+enum meed_status meed_suite_ranks(struct meed_bench_machine *machine);
 
 #endif

@@ -9,11 +9,13 @@
  *
  * MEED_NCCL_STUB=id or =init makes that call fail, as on a machine where NCCL does not work.
  */
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -71,14 +73,18 @@ const char *ncclGetErrorString(int result)
 
 int ncclGetUniqueId(struct id *id)
 {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
     memset(id, 0, sizeof *id);
-    snprintf(id->folder, sizeof id->folder, "/tmp/meed-nccl.XXXXXX");
-    return told_to("id") || !mkdtemp(id->folder) ? SYSTEM_ERROR : SUCCESS;
+    snprintf(id->folder, sizeof id->folder, "/tmp/meed-nccl.%ld.%ld.%ld", (long)getpid(),
+             (long)now.tv_sec, now.tv_nsec);
+    return told_to("id") ? SYSTEM_ERROR : SUCCESS;
 }
 
 int ncclCommInitRank(struct group **made, int world, struct id id, int rank)
 {
-    if (told_to("init") || rank < 0 || rank >= world || world > RANKS_MAX) {
+    if (told_to("init") || rank < 0 || rank >= world || world > RANKS_MAX ||
+        (mkdir(id.folder, 0700) != 0 && errno != EEXIST)) {
         return SYSTEM_ERROR;
     }
     struct group *group = calloc(1, sizeof *group);
