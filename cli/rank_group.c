@@ -17,6 +17,7 @@ enum {
     MEET_HERE_MS = 60000,
     MEET_NODES_MS = 300000, /* nodes start apart, and a shared folder may show a file late */
     END_MS = 20000,
+    END_AFTER_FAILURE_MS = 2000, /* rank 0 alone writes: nothing is lost with the others */
 };
 
 /* ---- where a rank computes --------------------------------------------------------------------
@@ -71,7 +72,6 @@ static enum meed_status fork_ranks(struct meed_rank_group *group)
         if (child == 0) {
             memset(group->children, 0, sizeof group->children);
             group->rank = rank;
-            group->folder[0] = '\0'; /* rank 0's to remove */
             hush();
             return MEED_OK;
         }
@@ -83,13 +83,10 @@ static enum meed_status fork_ranks(struct meed_rank_group *group)
 static enum meed_status open_here(const struct meed_rank_options *options,
                                   struct meed_rank_group *group)
 {
-    char folder[sizeof group->folder], key[MEED_RENDEZVOUS_KEY_BYTES];
-    snprintf(group->folder, sizeof group->folder, "/tmp/meed-ranks.XXXXXX");
-    if (!mkdtemp(group->folder)) {
-        group->folder[0] = '\0';
+    char folder[] = "/tmp/meed-ranks.XXXXXX", key[MEED_RENDEZVOUS_KEY_BYTES];
+    if (!mkdtemp(folder)) {
         return MEED_FAIL(MEED_IO, "no folder in /tmp for the ranks to meet: %s", strerror(errno));
     }
-    memcpy(folder, group->folder, sizeof folder);
     snprintf(key, sizeof key, "%ld", (long)getpid());
     MEED_TRY(fork_ranks(group));
     MEED_TRY(choose_device(options->device, group->rank, group));
@@ -100,7 +97,11 @@ static enum meed_status open_here(const struct meed_rank_options *options,
                                     .key = key,
                                     .one_machine = true,
                                     .patience_ms = MEET_HERE_MS};
-    return meed_collective_open(&place, &group->collective);
+    enum meed_status st = meed_collective_open(&place, &group->collective);
+    if (group->rank == 0) {
+        rmdir(folder); /* its file went when all had come, or did not */
+    }
+    return st;
 }
 
 /* ---- tasks of Slurm ----------------------------------------------------------------------------
@@ -185,12 +186,12 @@ enum meed_status meed_rank_group_open(const struct meed_rank_options *options,
 }
 
 /* waitpid with a limit, after which the process is killed; its exit code, or 128 + signal. */
-static int wait_for(pid_t child)
+static int wait_for(pid_t child, int64_t patience_ms)
 {
     int how = 0;
     int64_t start_ns = meed_clock_monotonic_ns();
     while (waitpid(child, &how, WNOHANG) == 0) {
-        if ((meed_clock_monotonic_ns() - start_ns) / 1000000 > END_MS) {
+        if ((meed_clock_monotonic_ns() - start_ns) / 1000000 > patience_ms) {
             kill(child, SIGKILL);
         }
         meed_clock_sleep_ms(2);
@@ -201,17 +202,13 @@ static int wait_for(pid_t child)
 enum meed_status meed_rank_group_close(struct meed_rank_group *group, enum meed_status st)
 {
     for (int32_t rank = 1; rank < group->world; rank++) {
-        int code = group->children[rank] > 0 ? wait_for(group->children[rank]) : 0;
+        int64_t patience_ms = st == MEED_OK ? END_MS : END_AFTER_FAILURE_MS;
+        pid_t child = group->children[rank];
+        int code = child > 0 ? wait_for(child, patience_ms) : 0;
         if (code != 0 && st == MEED_OK) {
             st = MEED_FAIL(MEED_RPC, "rank %d of %d ended with exit code %d", rank, group->world,
                            code);
         }
-    }
-    if (group->folder[0]) {
-        char name[MEED_RENDEZVOUS_KEY_BYTES];
-        snprintf(name, sizeof name, "%s/rendezvous-%ld", group->folder, (long)getpid());
-        unlink(name); /* there only after a failure */
-        rmdir(group->folder);
     }
     return st;
 }

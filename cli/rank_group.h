@@ -28,7 +28,6 @@ struct meed_rank_group {
     struct meed_collective *collective;        /* NULL for one rank; the caller's to close */
     char device[32];                           /* of this rank, as meed_backend_open takes it */
     int threads;                               /* 0: all cores */
-    char folder[64];                           /* of a meeting on this machine; "" for none */
     pid_t children[MEED_RENDEZVOUS_MAX_RANKS]; /* rank 0 of --ranks N: of rank r; else 0 */
 };
 

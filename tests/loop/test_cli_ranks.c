@@ -11,8 +11,8 @@
 
 /* Five micro-batches a step: two ranks and three leave one of them idle in a last round. */
 #define TRAIN                                                                                      \
-    "train --model " TINY "/model --data " TINY "/clients/bank.jsonl --steps 12 --rank 4 "         \
-    "--lr 0.01 --batch-tokens 200 --truncate --accumulation 5 --dropout 0.1 --checkpoint-every 2 " \
+    "train --model " TINY "/model --data " TINY "/clients/bank.jsonl --steps 18 --rank 4 "         \
+    "--lr 0.01 --batch-tokens 128 --truncate --accumulation 5 --dropout 0.1 --checkpoint-every 2 " \
     "-q "
 
 static int setup(void **state)
@@ -97,10 +97,8 @@ static void any_number_of_ranks_gives_the_same_bytes(void **state)
     (void)state;
     command_good(NULL, TRAIN "--out %s/two --ranks 2", scratch);
     command_good(NULL, TRAIN "--out %s/three --ranks 3", scratch);
-    command_good(NULL, TRAIN "--out %s/five --ranks 5 -t 1", scratch);
     check_same_as_one("two");
     check_same_as_one("three");
-    check_same_as_one("five");
 }
 
 static void a_killed_rank_ends_the_run_and_another_number_goes_on(void **state)
