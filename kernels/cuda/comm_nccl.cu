@@ -7,10 +7,10 @@
  * in one group do both turns (NCCL 2.7 and newer), as their documentation proposes for an
  * all-to-all.
  *
- * The library is opened by name when a first group is made and never linked or closed: it is a
- * quarter of a gigabyte, no part of the CUDA toolkit, and not needed by one GPU. Its interface is C
- * and has been stable since 2.7; the few entry points used are declared here, so that a build needs
- * no header either, and compared with nccl.h where there is one.
+ * The library is opened by name when a first group is made and never linked or closed: it is 200
+ * MB, no part of the CUDA toolkit, and not needed by one GPU. Its interface is C and has been
+ * stable since 2.7; the few entry points used are declared here, so that a build needs no header
+ * either, and compared with nccl.h where there is one.
  *
  * Limit: a rank that dies inside a sum leaves the others waiting on their devices. They have told
  * each other just before that all are well (engine/trainer_ranks.c), and who started the ranks ends
@@ -103,8 +103,7 @@ static enum meed_status nccl_status(const struct nccl_calls *nccl, int result, c
     if (result == NCCL_SUCCESS) {
         return MEED_OK;
     }
-    return MEED_FAIL(MEED_DEVICE, "NCCL, %s: %s; NCCL_DEBUG=INFO tells more", what,
-                     nccl->error_string(result));
+    return MEED_FAIL(MEED_DEVICE, "NCCL, %s: %s", what, nccl->error_string(result));
 }
 
 /* --- groups ----------------------------------------------------------------------------------- */
