@@ -81,8 +81,10 @@ static void with_pack(struct meed_op_case *c)
 static struct meed_attention_shape heads_of(const struct meed_op_case *c)
 {
     const struct meed_op_shape *s = &c->shape;
-    return (struct meed_attention_shape){s->heads, s->kv_heads, s->head_dim,
-                                         1.0f / sqrtf((float)s->head_dim), 0};
+    return (struct meed_attention_shape){.heads = s->heads,
+                                         .kv_heads = s->kv_heads,
+                                         .head_dim = s->head_dim,
+                                         .scale = 1.0f / sqrtf((float)s->head_dim)};
 }
 
 static int64_t qkv_cols(const struct meed_op_case *c)

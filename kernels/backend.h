@@ -113,8 +113,8 @@ typedef void meed_op_bias_add_fn(const struct meed_backend *be, struct meed_mat 
 typedef void meed_op_rope_fn(const struct meed_backend *be, struct meed_mat x, int32_t heads,
                              int32_t head_dim, const int32_t *positions,
                              struct meed_rope_table table, int direction);
-/* out[m, h*D:] = softmax(scale·q·kᵀ, causal within the sequence)·v, then the tail in out's last R
- * columns. qkv is [M, (H + 2G)·D]: q heads, then k, then v. lse [M, H] fp32, may be NULL. */
+/* out[m, h*D:] = softmax(scale·q·kᵀ, causal within sequence and window)·v, then the tail in out's
+ * last R columns. qkv is [M, (H + 2G)·D]: q heads, then k, then v. lse [M, H] fp32, may be NULL. */
 typedef void meed_op_attention_fwd_fn(const struct meed_backend *be, struct meed_mat qkv,
                                       struct meed_attention_shape shape,
                                       const struct meed_pack *pack, const struct meed_tail *tail,

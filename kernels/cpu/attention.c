@@ -16,11 +16,14 @@ static inline const char *at(const void *base, int64_t idx, enum meed_dtype dtyp
 }
 
 void MEED_TWIN(attend_mask)(float *scores, int64_t rows, int64_t first, int64_t key_first,
-                            int64_t keys, int64_t width)
+                            int64_t keys, int64_t window, int64_t width)
 {
     for (int64_t i = 0; i < rows; i++) {
-        int64_t seen = MEED_MIN(keys, first + i - key_first + 1);
-        for (int64_t j = MEED_MAX(0, seen); j < width; j++) {
+        int64_t end = first + i - key_first + 1; /* keys [end − window, end) are seen */
+        for (int64_t j = 0; j < MEED_MIN(width, end - window); j++) {
+            scores[i * width + j] = -__builtin_inff();
+        }
+        for (int64_t j = MEED_MAX(0, MEED_MIN(keys, end)); j < width; j++) {
             scores[i * width + j] = -__builtin_inff();
         }
     }
@@ -84,9 +87,10 @@ void MEED_TWIN(attend_softmax)(float *score, int64_t width, float *peak, float *
         *sum *= shrink;
         *peak = top;
     }
+    float base = *peak > -__builtin_inff() ? *peak : 0.0f;
     vf sums = {0};
     for (int64_t j = 0; j < width; j += VL) {
-        vf p = vf_exp(vf_load(score + j) - *peak);
+        vf p = vf_exp(vf_load(score + j) - base);
         vf_store(score + j, p);
         sums += p;
     }
@@ -98,7 +102,9 @@ void MEED_TWIN(attend_rows)(const struct attend_block *b)
     struct state s = state_make(b);
     int64_t width = panel_cols(b->size);
     int64_t score_width = panel_cols(ATTEND_BLOCK);
-    for (int64_t key = 0; key < b->first + b->rows; key += ATTEND_BLOCK) {
+    int64_t reach = MEED_MAX(0, b->first - b->window + 1);
+    int64_t key = reach / ATTEND_BLOCK * ATTEND_BLOCK;
+    for (; key < b->first + b->rows; key += ATTEND_BLOCK) {
         int64_t keys = MEED_MIN(ATTEND_BLOCK, b->first + b->rows - key);
         const char *k = at(b->k, key * b->kv_stride, b->kv_dtype);
         const char *v = at(b->v, key * b->kv_stride, b->kv_dtype);
@@ -110,7 +116,8 @@ void MEED_TWIN(attend_rows)(const struct attend_block *b)
             MEED_TWIN(panel_gemm)
             (s.q + h * b->rows * b->size, b->size, 1, b->rows, b->size, s.k, keys, s.score,
              score_width);
-            MEED_TWIN(attend_mask)(s.score, b->rows, b->first, key, keys, score_width);
+            MEED_TWIN(attend_mask)
+            (s.score, b->rows, b->first, key, keys, b->window, score_width);
             for (int64_t i = 0; i < b->rows; i++) {
                 MEED_TWIN(attend_softmax)
                 (s.score + i * score_width, score_width, &s.peak[h * b->rows + i],
@@ -178,6 +185,7 @@ static void tasks_fwd(void *user, int64_t begin, int64_t end, int worker_idx)
             .rows = MEED_MIN(ATTEND_BLOCK, length - first),
             .heads = heads,
             .size = size,
+            .window = attend_window(job->shape),
             .scale = job->shape.scale,
             .dtype = dtype,
             .kv_dtype = dtype,
@@ -191,6 +199,7 @@ static void shape_check(struct meed_mat qkv, struct meed_attention_shape shape,
 {
     int64_t r = tail && tail->a.data ? tail->a.rows : 0;
     MEED_ASSERT(shape.heads > 0 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
+    MEED_ASSERT(shape.window >= 0);
     MEED_ASSERT(qkv.cols == (int64_t)(shape.heads + 2 * shape.kv_heads) * shape.head_dim);
     MEED_ASSERT(out.cols == (int64_t)shape.heads * shape.head_dim + r);
     MEED_ASSERT(out.rows == qkv.rows && out.dtype == qkv.dtype);

@@ -141,7 +141,7 @@ static void block_pair(const struct task *t, int64_t head, int64_t key, int64_t 
     memset(t->ds, 0, (size_t)(rows * width) * sizeof(float));
     MEED_TWIN(panel_gemm)(t->q, t->size, 1, rows, t->size, t->packed_k_t, keys, t->p, width);
     MEED_TWIN(panel_gemm)(t->grad, t->size, 1, rows, t->size, t->packed_v_t, keys, t->ds, width);
-    MEED_TWIN(attend_mask)(t->p, rows, first, key, keys, width);
+    MEED_TWIN(attend_mask)(t->p, rows, first, key, keys, attend_window(job->shape), width);
     block_gradients(t, head, first, rows);
     MEED_TWIN(panel_gemm)(t->p, 1, width, keys, rows, t->packed_grad, t->size, t->dv, t->width);
     MEED_TWIN(panel_gemm)(t->ds, 1, width, keys, rows, t->packed_q, t->size, t->dk, t->width);
@@ -182,10 +182,12 @@ static void task_run(struct task *t)
         MEED_TWIN(panel_pack)(k, dtype, stride, true, t->size, keys, t->packed_k_t);
         MEED_TWIN(panel_pack)(v, dtype, stride, true, t->size, keys, t->packed_v_t);
         MEED_TWIN(panel_pack)(k, dtype, stride, false, keys, t->size, t->packed_k);
+        /* The block's last key is seen by `window` queries; none of the blocks behind sees any. */
+        int64_t end = MEED_MIN(t->length, key + keys - 1 + attend_window(job->shape));
         memset(t->dk, 0, (size_t)(keys * t->width) * sizeof(float));
         memset(t->dv, 0, (size_t)(keys * t->width) * sizeof(float));
         for (int64_t h = 0; h < t->heads; h++) {
-            for (int64_t first = key; first < t->length; first += ATTEND_BLOCK) {
+            for (int64_t first = key; first < end; first += ATTEND_BLOCK) {
                 block_pair(t, h, key, keys, first);
             }
         }
@@ -225,6 +227,7 @@ void MEED_TWIN(attention_bwd)(const struct meed_backend *be, struct meed_mat dou
 {
     int64_t width = (int64_t)shape.heads * shape.head_dim;
     MEED_ASSERT(shape.heads > 0 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
+    MEED_ASSERT(shape.window >= 0);
     MEED_ASSERT(qkv.cols == width + 2 * (int64_t)shape.kv_heads * shape.head_dim);
     MEED_ASSERT(dqkv.cols == qkv.cols && dqkv.rows == qkv.rows);
     MEED_ASSERT(dout.cols >= width && out.cols >= width && lse);

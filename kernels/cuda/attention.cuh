@@ -23,8 +23,9 @@
  *
  * Same bits for a row whatever is around it: tiles begin at multiples of their size within their
  * own sequence, keys are met in rising order, and a key block that is masked for a row changes
- * nothing (its maximum stays, exp2(0) = 1, and it adds zeros), so it does not matter how far the
- * neighbours of the row in its tile look.
+ * nothing (its maximum stays, exp2(0) = 1, and it adds zeros; before the first key that a window
+ * shows, the maximum is -inf and everything 0), so it does not matter how far the neighbours of the
+ * row in its tile look, forward or back.
  */
 #ifndef MEED_CUDA_ATTENTION_CUH
 #define MEED_CUDA_ATTENTION_CUH
@@ -36,6 +37,7 @@
 static constexpr int32_t ATTEND_KEYS = 64; /* in a block */
 static constexpr int32_t ATTEND_CHUNK = 8; /* bf16 in 16 bytes */
 static constexpr int32_t ATTEND_SIZE_MAX = 128;
+static constexpr int32_t ATTEND_ALL = 1 << 30; /* the window of a shape without: no row is as far */
 
 #define ATTEND_LOG2E 1.4426950408889634f
 
@@ -242,7 +244,8 @@ static __device__ __forceinline__ void attend_reset(struct attend_state<D, MT> &
 
 /* Scores of 64 keys become probabilities relative to the running maximum; what was summed under the
  * old maximum shrinks. `scale` is positive and in units of log2. A row that sees no key at all
- * (decoding) keeps the maximum -inf and takes 0 as its base, so nothing becomes NaN. */
+ * (decoding, or a block before its window) keeps the maximum -inf and takes 0 as its base, so
+ * nothing becomes NaN. */
 template <int D, int MT>
 static __device__ __forceinline__ void
 attend_softmax(float (&s)[MT][ATTEND_KEYS / 8][4], struct attend_state<D, MT> &state, float scale)
@@ -282,12 +285,27 @@ attend_softmax(float (&s)[MT][ATTEND_KEYS / 8][4], struct attend_state<D, MT> &s
 struct attend_keys {
     struct attend_rows k; /* position 0 of the sequence */
     struct attend_rows v;
-    int32_t length;     /* positions that exist */
-    int32_t limit_min;  /* smallest and largest last visible key of this warp's rows; */
-    int32_t limit_max;  /* largest −1: a warp without rows, which only helps to copy */
-    float scale;        /* in units of log2 */
-    int32_t window = 0; /* a row sees so many keys up to its limit; 0: all */
+    int32_t length;    /* positions that exist */
+    int32_t limit_min; /* smallest and largest last visible key of this warp's rows; */
+    int32_t limit_max; /* largest −1: a warp without rows, which only helps to copy */
+    int32_t window;    /* > 0: a row sees so many keys up to its limit */
+    float scale;       /* in units of log2 */
 };
+
+static inline int32_t attend_window(struct meed_attention_shape shape)
+{
+    return shape.window > 0 && shape.window < ATTEND_ALL ? shape.window : ATTEND_ALL;
+}
+/* Does the query see the key: neither behind it nor outside the window? */
+static __device__ __forceinline__ bool attend_sees(int32_t query, int32_t key, int32_t window)
+{
+    return (uint32_t)(query - key) < (uint32_t)window;
+}
+/* Where the keys of a tile begin whose first row is `query`: a multiple of `block`. */
+static __device__ __forceinline__ int32_t attend_reach(int32_t query, int32_t window, int32_t block)
+{
+    return MEED_MAX(0, query - window + 1) / block * block;
+}
 
 /* Attends to positions [begin, end), begin a multiple of 64; limit(2m + h) is the last visible key
  * of this lane's row 16m + 8h + lane/4. K and V have one tile each, and each
@@ -303,7 +321,7 @@ attend_range(struct attend_state<D, MT> &state, const meed_bf16 *q_rows, meed_bf
 {
 #pragma unroll 1
     for (int32_t key = begin; key < end; key += ATTEND_KEYS) {
-        bool seen = key <= keys.limit_max;
+        bool seen = key <= keys.limit_max && keys.limit_min - key < keys.window + ATTEND_KEYS - 1;
         float s[MT][ATTEND_KEYS / 8][4] = {};
         meed_cp_async_wait<0>();
         __syncthreads();
@@ -319,15 +337,14 @@ attend_range(struct attend_state<D, MT> &state, const meed_bf16 *q_rows, meed_bf
         }
         meed_cp_async_commit();
         if (seen) {
-            bool cut = keys.window > 0 && key <= keys.limit_max - keys.window;
-            if (cut || key + ATTEND_KEYS - 1 > keys.limit_min) {
+            if (key + ATTEND_KEYS - 1 > keys.limit_min || keys.limit_max - key >= keys.window) {
                 int32_t col = key + (int32_t)(threadIdx.x & 3) * 2;
 #pragma unroll
                 for (int i = 0; i < MT * ATTEND_KEYS / 2; i++) {
                     int m = i / (ATTEND_KEYS / 2);
                     int n = i / 4 % (ATTEND_KEYS / 8);
-                    int32_t after = col + n * 8 + (i & 1) - limit(2 * m + (i >> 1 & 1));
-                    if (after > 0 || (keys.window > 0 && after <= -keys.window)) {
+                    if (!attend_sees(limit(2 * m + (i >> 1 & 1)), col + n * 8 + (i & 1),
+                                     keys.window)) {
                         s[m][n][i & 3] = -INFINITY;
                     }
                 }
@@ -402,6 +419,7 @@ static inline void attend_check(struct meed_mat qkv, struct meed_attention_shape
     int64_t r = tail && tail->a.data ? tail->a.rows : 0;
     MEED_ASSERT(shape.heads > 0 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
     MEED_ASSERT(shape.head_dim > 0 && shape.head_dim <= 512 && shape.scale > 0.0f);
+    MEED_ASSERT(shape.window >= 0);
     MEED_ASSERT(qkv.cols == (int64_t)(shape.heads + 2 * shape.kv_heads) * shape.head_dim);
     MEED_ASSERT(out.cols == (int64_t)shape.heads * shape.head_dim + r);
     MEED_ASSERT(out.rows == qkv.rows && out.dtype == qkv.dtype);

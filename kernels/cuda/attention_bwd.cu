@@ -6,7 +6,8 @@
  * FlashAttention computes all three in one pass of five products and adds dQ atomically, in no
  * fixed order; two passes cost seven products and give every sum one order: a key tile meets its
  * group's query heads in order, each with its query blocks in order; a query tile meets key blocks
- * in order. No partial sum leaves registers.
+ * in order. No partial sum leaves registers. Blocks that a window hides from every pair are not
+ * loaded; those at its edge are masked like those on the diagonal.
  *
  * Both passes are one scheme with the roles exchanged. A tile of 16 rows a warp is resident, two
  * matrices of it (K and V, or Q and dO); blocks of 64 rows of the other two stream through a double
@@ -44,6 +45,7 @@ struct bwd_job {
     int32_t heads;
     int32_t kv_heads;
     int32_t size;
+    int32_t window;
     float scale;
     bool qkv_aligned;
     bool dout_aligned;
@@ -113,7 +115,8 @@ template <int D>
 static __device__ __forceinline__ void
 bwd_keys_block(float (&dk)[1][D / 8][4], float (&dv)[1][D / 8][4], const meed_bf16 *k_rows,
                const meed_bf16 *v_rows, const meed_bf16 *q, const meed_bf16 *g,
-               const float (*values)[BWD_BLOCK], float scale, int32_t key, int32_t first)
+               const float (*values)[BWD_BLOCK], float scale, int32_t key, int32_t first,
+               int32_t window)
 {
     constexpr int PITCH = D + ATTEND_CHUNK;
     constexpr int SPAN = D > 64 ? BWD_BLOCK / 2 : BWD_BLOCK;
@@ -128,12 +131,12 @@ bwd_keys_block(float (&dk)[1][D / 8][4], float (&dv)[1][D / 8][4], const meed_bf
         float *p = &s[0][i / 4][i & 3];
         *p = meed_exp2f(fmaf(*p, scale, -values[0][col]));
     }
-    if (key + 15 > first) {
+    if (key + 15 > first || first + BWD_BLOCK - 1 - key >= window) {
 #pragma unroll
         for (int i = 0; i < BWD_BLOCK / 2; i++) {
             int32_t query = first + i / 4 * 8 + lane % 4 * 2 + (i & 1);
             float *p = &s[0][i / 4][i & 3];
-            *p = key + lane / 4 + (i >> 1 & 1) * 8 <= query ? *p : 0.0f;
+            *p = attend_sees(query, key + lane / 4 + (i >> 1 & 1) * 8, window) ? *p : 0.0f;
         }
     }
     attend_fragments<1, BWD_BLOCK>(fragments, s);
@@ -171,7 +174,8 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
     if (tile.first < tile.length) {
         int32_t group = (int32_t)blockIdx.x;
         int32_t heads = job.heads / job.kv_heads;
-        int32_t blocks = (tile.length - tile.first + BWD_BLOCK - 1) / BWD_BLOCK;
+        int32_t end = MEED_MIN(tile.length, tile.first + ROWS - 1 + job.window);
+        int32_t blocks = (end - tile.first + BWD_BLOCK - 1) / BWD_BLOCK;
         int32_t warp = (int32_t)(threadIdx.x / 32);
         int32_t key = tile.first + warp * 16;
         float scale = job.scale * ATTEND_LOG2E;
@@ -179,7 +183,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
         float dv[1][D / 8][4] = {};
         float fetched = 0.0f;
         int32_t head = group * heads - 1;
-        int32_t block = tile.length;
+        int32_t block = end;
         attend_load<D, ROWS, THREADS>(k_tile, bwd_qkv(job, tile.start, job.heads + group),
                                       tile.first, tile.length);
         attend_load<D, ROWS, THREADS>(v_tile,
@@ -193,7 +197,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
             meed_cp_async_wait<0>();
             __syncthreads();
             block += BWD_BLOCK;
-            if (block >= tile.length) {
+            if (block >= end) {
                 block = tile.first;
                 head++;
             }
@@ -211,11 +215,11 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_keys_kernel(struct bwd_job 
                               : bwd_row_delta(job, tile.start + mine, mine < tile.length, head);
             }
             meed_cp_async_commit();
-            if (step >= 0 && first + BWD_BLOCK > key) {
+            if (step >= 0 && first + BWD_BLOCK > key && first - key < job.window + 15) {
                 const meed_bf16 *q = q_tiles + (step & 1) * BWD_BLOCK * PITCH;
                 const meed_bf16 *g = g_tiles + (step & 1) * BWD_BLOCK * PITCH;
                 bwd_keys_block<D>(dk, dv, k_tile + warp * 16 * PITCH, v_tile + warp * 16 * PITCH, q,
-                                  g, values, scale, key, first);
+                                  g, values, scale, key, first, job.window);
             }
             if (threadIdx.x < 2 * BWD_BLOCK) {
                 row_values[next & 1][threadIdx.x / BWD_BLOCK][threadIdx.x % BWD_BLOCK] = fetched;
@@ -248,6 +252,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_queries_kernel(struct bwd_j
         int32_t warp = (int32_t)(threadIdx.x / 32);
         int32_t lane = (int32_t)(threadIdx.x & 31);
         int32_t query = tile.first + warp * 16;
+        int32_t begin = attend_reach(tile.first, job.window, BWD_BLOCK);
         int32_t end = MEED_MIN(tile.first + ROWS, tile.length);
         float scale = job.scale * ATTEND_LOG2E;
         float dq[1][D / 8][4] = {};
@@ -266,7 +271,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_queries_kernel(struct bwd_j
         attend_load<D, ROWS, THREADS>(g_tile, bwd_dout(job, tile.start, head), tile.first,
                                       tile.length);
 #pragma unroll 1
-        for (int32_t key = -BWD_BLOCK; key < end; key += BWD_BLOCK) {
+        for (int32_t key = begin - BWD_BLOCK; key < end; key += BWD_BLOCK) {
             int32_t next = key + BWD_BLOCK;
             int32_t half = key / BWD_BLOCK & 1;
             meed_cp_async_wait<0>();
@@ -277,7 +282,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_queries_kernel(struct bwd_j
                 attend_load<D, BWD_BLOCK, THREADS>(v_tiles + at, v, next, tile.length);
             }
             meed_cp_async_commit();
-            if (key >= 0 && key < query + 16) {
+            if (key >= begin && key < query + 16 && query - key < job.window + BWD_BLOCK - 1) {
                 const meed_bf16 *k_tile = k_tiles + half * BWD_BLOCK * PITCH;
                 const meed_bf16 *v_tile = v_tiles + half * BWD_BLOCK * PITCH;
                 float s[1][BWD_BLOCK / 8][4] = {};
@@ -291,12 +296,13 @@ __global__ void __launch_bounds__(32 * WARPS, 1) bwd_queries_kernel(struct bwd_j
                     float p = meed_exp2f(fmaf(s[0][i / 4][i & 3], scale, -lse[h]));
                     ds[0][i / 4][i & 3] = p * (ds[0][i / 4][i & 3] - delta[h]);
                 }
-                if (key + BWD_BLOCK - 1 > query) {
+                if (key + BWD_BLOCK - 1 > query || query + 15 - key >= job.window) {
 #pragma unroll
                     for (int i = 0; i < BWD_BLOCK / 2; i++) {
                         int32_t col = key + i / 4 * 8 + lane % 4 * 2 + (i & 1);
                         float *d = &ds[0][i / 4][i & 3];
-                        *d = col <= query + lane / 4 + (i >> 1 & 1) * 8 ? *d : 0.0f;
+                        int32_t row = query + lane / 4 + (i >> 1 & 1) * 8;
+                        *d = attend_sees(row, col, job.window) ? *d : 0.0f;
                     }
                 }
                 attend_fragments<1, BWD_BLOCK>(fragments, ds);
@@ -354,8 +360,8 @@ __global__ void __launch_bounds__(PLAIN_THREADS) bwd_plain_kernel(struct bwd_job
         }
         int32_t head = KEYS ? group * heads : (int32_t)blockIdx.x;
         int32_t head_end = KEYS ? head + heads : head + 1;
-        int32_t begin = KEYS ? tile.first : 0;
-        int32_t end = KEYS ? tile.length : MEED_MIN(tile.first + PLAIN_WARPS, tile.length);
+        int32_t begin = KEYS ? tile.first : attend_reach(tile.first, job.window, PLAIN_KEYS);
+        int32_t end = MEED_MIN(tile.length, tile.first + PLAIN_WARPS + (KEYS ? job.window - 1 : 0));
         for (; head < head_end; head++) {
             for (int32_t at = begin; at < end; at += PLAIN_KEYS) {
                 __syncthreads();
@@ -365,7 +371,8 @@ __global__ void __launch_bounds__(PLAIN_THREADS) bwd_plain_kernel(struct bwd_job
                            KEYS ? job.dout_stride : job.qkv_stride, size, at, end);
                 __syncthreads();
                 int32_t other = at + lane;
-                bool seen = real && other < end && (KEYS ? other >= own : other <= own);
+                bool seen = real && other < end &&
+                            attend_sees(KEYS ? other : own, KEYS ? own : other, job.window);
                 int64_t of = (KEYS && other < end ? tile.start + other : row) * job.heads + head;
                 float s = plain_dot(a, x_tile + lane * (size + 1), size);
                 float dp = plain_dot(b, y_tile + lane * (size + 1), size);
@@ -449,6 +456,7 @@ extern "C" void meed_cuda_attention_bwd(const struct meed_backend *be, struct me
     int64_t width = (int64_t)shape.heads * shape.head_dim;
     MEED_ASSERT(shape.heads > 0 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
     MEED_ASSERT(shape.head_dim > 0 && shape.head_dim <= 512 && shape.scale > 0.0f && lse);
+    MEED_ASSERT(shape.window >= 0);
     MEED_ASSERT(qkv.cols == width + 2 * (int64_t)shape.kv_heads * shape.head_dim);
     MEED_ASSERT(dqkv.cols == qkv.cols && dqkv.rows == qkv.rows && dqkv.dtype == qkv.dtype);
     MEED_ASSERT(dout.cols >= width && out.cols >= width);
@@ -471,6 +479,7 @@ extern "C" void meed_cuda_attention_bwd(const struct meed_backend *be, struct me
         job.heads = shape.heads;
         job.kv_heads = shape.kv_heads;
         job.size = shape.head_dim;
+        job.window = attend_window(shape);
         job.scale = shape.scale;
         job.qkv_aligned = attend_aligned(qkv.data, qkv.stride);
         job.dout_aligned = attend_aligned(dout.data, dout.stride);

@@ -80,7 +80,7 @@ static __device__ __forceinline__ int64_t decode_place(const struct decode_job &
 static __device__ __forceinline__ int32_t decode_floor(const struct decode_job &job,
                                                        int32_t position)
 {
-    return job.window > 0 ? MEED_MAX(0, position - job.window + 1) : 0;
+    return MEED_MAX(0, position - job.window + 1);
 }
 
 /* One block per row, element by element. */
@@ -474,7 +474,7 @@ extern "C" void meed_cuda_attention_decode(const struct meed_backend *be, struct
         job.out_stride = out.stride;
         job.table = cache.table;
         job.slot_pages = cache.slot_pages;
-        job.window = shape.window;
+        job.window = attend_window(shape);
         job.rows = (int32_t)qkv.rows;
         job.parts = (cache.slot_pages * MEED_KV_PAGE + DECODE_PART - 1) / DECODE_PART;
         job.heads = shape.heads;

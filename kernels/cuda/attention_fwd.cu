@@ -1,7 +1,8 @@
 /* Causal grouped-query attention over packed sequences, forward.
  *
  * A block takes 128 query rows of one sequence and one head: four warps of 32 rows each
- * (attention.cuh says why 32), and walks the keys from position 0 to the diagonal in blocks of 64.
+ * (attention.cuh says why 32), and walks the keys from position 0, or the block where the window of
+ * its first row begins, to the diagonal in blocks of 64.
  *
  * Cost: 4·D FLOPs per visible (row, key) pair and head, on tensor cores, and one exp2; K and V of a
  * sequence are read length/128 times per head, which at length 8,192 and D 128 is 64 · 4 MB for
@@ -35,6 +36,7 @@ struct fwd_job {
     int32_t heads;
     int32_t kv_heads;
     int32_t size;
+    int32_t window;
     float scale;
     bool qkv_aligned;
     bool out_aligned;
@@ -88,9 +90,11 @@ __global__ void __launch_bounds__(FWD_THREADS, 2) attention_fwd_kernel(struct fw
         keys.v = keys.k;
         keys.v.data += (int64_t)job.kv_heads * job.size;
         keys.length = tile.length;
+        keys.window = job.window;
         keys.scale = job.scale * ATTEND_LOG2E;
+        int32_t begin = attend_reach(tile.first, job.window, ATTEND_KEYS);
         attend_load<D, FWD_ROWS, FWD_THREADS>(q_tile, q, tile.first, tile.length);
-        attend_load<D, ATTEND_KEYS, FWD_THREADS>(k_tile, keys.k, 0, tile.length);
+        attend_load<D, ATTEND_KEYS, FWD_THREADS>(k_tile, keys.k, begin, tile.length);
         meed_cp_async_commit();
 
         int32_t warp_row = (int32_t)(threadIdx.x / 32) * 16 * FWD_TILES;
@@ -103,7 +107,7 @@ __global__ void __launch_bounds__(FWD_THREADS, 2) attention_fwd_kernel(struct fw
         attend_reset<D, FWD_TILES>(state);
         int32_t end = MEED_MIN(tile.first + FWD_ROWS, tile.length);
         attend_range<D, FWD_TILES, FWD_THREADS>(
-            state, rows, k_tile, v_tile, keys, [=](int i) { return position + 8 * i; }, 0, end,
+            state, rows, k_tile, v_tile, keys, [=](int i) { return position + 8 * i; }, begin, end,
             end);
         int32_t count = MEED_MIN(16 * FWD_TILES, tile.length - first);
         fwd_finish<D>(job, rows, state, tile.start + first, count, head);
@@ -130,7 +134,9 @@ __global__ void __launch_bounds__(PLAIN_THREADS) attention_fwd_plain_kernel(stru
         task.out = (T *)job.out + row * job.out_stride + (int64_t)head * job.size;
         task.lse = job.lse ? job.lse + row * job.heads + head : NULL;
         task.size = job.size;
+        task.first = attend_reach(tile.first, job.window, PLAIN_KEYS);
         task.keys = MEED_MIN(tile.first + PLAIN_WARPS, tile.length);
+        task.window = job.window;
         task.limit = position < tile.length ? position : -1;
         task.scale = job.scale;
         plain_attend(shared, task);
@@ -189,6 +195,7 @@ extern "C" void meed_cuda_attention_fwd(const struct meed_backend *be, struct me
         job.heads = shape.heads;
         job.kv_heads = shape.kv_heads;
         job.size = shape.head_dim;
+        job.window = attend_window(shape);
         job.scale = shape.scale;
         job.qkv_aligned = attend_aligned(qkv.data, qkv.stride);
         job.out_aligned = attend_aligned(out.data, out.stride);

@@ -94,11 +94,11 @@ template <typename T, typename C> struct plain_task {
     T *out;
     float *lse; /* or NULL */
     int32_t size;
-    int32_t keys;  /* the block's keys */
-    int32_t limit; /* the warp's last visible key; −1: no row */
+    int32_t first; /* the block's keys [first, keys), from a multiple of 32 */
+    int32_t keys;
+    int32_t limit;  /* the warp's last visible key; −1: no row */
+    int32_t window; /* > 0: keys that a row sees up to its limit */
     float scale;
-    int32_t first = 0;  /* the block's first key, a multiple of 32 */
-    int32_t window = 0; /* keys that a row sees up to its limit; 0: all */
     /* A paged cache: keys lie together in blocks of 64, block b pages[b]·page_stride behind k. */
     const int32_t *pages = nullptr;
     int64_t page_stride = 0;
@@ -128,7 +128,6 @@ static __device__ inline void plain_attend(float *shared, const struct plain_tas
         q[d] = task.limit >= 0 ? plain_get(task.q + d) : 0.0f;
         out[d] = 0.0f;
     }
-    int32_t floor = task.window > 0 ? task.limit - task.window + 1 : 0;
     for (int32_t key = task.first; key < task.keys; key += PLAIN_KEYS) {
         int64_t page = 0;
         if (task.pages) { /* from the page's first row back to where key 0 would lie */
@@ -139,9 +138,10 @@ static __device__ inline void plain_attend(float *shared, const struct plain_tas
         plain_load(k_tile, task.k + page, task.kv_stride, size, key, task.keys);
         plain_load(v_tile, task.v + page, task.kv_stride, size, key, task.keys);
         __syncthreads();
-        if (key <= task.limit && key + PLAIN_KEYS > floor) {
-            bool seen = key + lane >= floor && key + lane <= task.limit;
-            float score = seen ? plain_dot(q, k_tile + lane * (size + 1), size) : -INFINITY;
+        if (key <= task.limit && task.limit - key < task.window + PLAIN_KEYS - 1) {
+            float score = attend_sees(task.limit, key + lane, task.window)
+                              ? plain_dot(q, k_tile + lane * (size + 1), size)
+                              : -INFINITY;
             float top = fmaxf(peak, plain_warp_max(score));
             float shrink = meed_exp2f((peak - top) * scale);
             weight[lane] = meed_exp2f((score - top) * scale);

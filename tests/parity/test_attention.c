@@ -1,7 +1,8 @@
 /* Attention over packed sequences, its gradient, and decoding, against full float64 softmax.
  *
  * Goal: causal grouped-query attention at lengths off the block (1, 63, 64, 65, 130, 530, 0), odd
- * head sizes and groups, aligned rows and odd strides; the log-sum-exp; the fused tail; gradients
+ * head sizes and groups, windows of one key, within a block, of a block and beyond, aligned rows
+ * and odd strides; the log-sum-exp; the fused tail; gradients
  * from the softmax's Jacobian, checked once against central differences; each sequence alone gives
  * the bits of the batch; decoding row by row, as one prompt or behind another slot's pages gives
  * the same bits, and the values of the forward; windows within a page and across parts.
@@ -31,6 +32,13 @@ static const struct shape shapes[] = {
     {{2, 1, 96, 0.1f, 0}, 0, 8, 2, {65, 70}},
     {{4, 1, 128, 0.09f, 0}, 8, 0, 2, {129, 66}},
     {{2, 1, 64, 0.125f, 0}, 8, 8, 1, {530}},
+    {{2, 1, 8, 0.35f, 1}, 0, 3, 2, {70, 2}},
+    {{4, 2, 17, 0.25f, 3}, 5, 3, 2, {63, 66}},
+    {{2, 2, 32, 0.18f, 37}, 8, 0, 3, {10, 1, 129}},
+    {{2, 1, 64, 0.125f, 64}, 0, 8, 2, {65, 200}},
+    {{2, 1, 96, 0.1f, 65}, 0, 8, 1, {140}},
+    {{4, 1, 128, 0.09f, 130}, 8, 0, 2, {300, 131}},
+    {{1, 1, 256, 0.0625f, 100}, 0, 0, 1, {230}},
 };
 static bool shape_fits(const struct shape *s)
 {
@@ -372,8 +380,8 @@ static void parity_case_attention_decode(struct parity *p)
 {
     for (size_t i = 0; i < MEED_COUNT(shapes); i++) {
         if (shape_fits(&shapes[i])) {
-            decode_shape(p, &shapes[i], 0, MEED_DTYPE_F32);
-            decode_shape(p, &shapes[i], 0, MEED_DTYPE_BF16);
+            decode_shape(p, &shapes[i], shapes[i].a.window, MEED_DTYPE_F32);
+            decode_shape(p, &shapes[i], shapes[i].a.window, MEED_DTYPE_BF16);
             decode_shape(p, &shapes[i], 20, i % 2 ? MEED_DTYPE_F32 : MEED_DTYPE_BF16);
             decode_shape(p, &shapes[i], 100, i % 2 ? MEED_DTYPE_BF16 : MEED_DTYPE_F32);
         }
