@@ -147,7 +147,7 @@ static enum meed_status run_gemm(void *user)
 static enum meed_status run_copy(void *user)
 {
     struct probe *probe = user;
-    probe->be->embed(probe->be, probe->a, probe->ids, probe->c);
+    probe->be->embed(probe->be, probe->a, 1.0f, probe->ids, probe->c);
     return probe->be->sync(probe->be);
 }
 

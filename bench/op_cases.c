@@ -127,7 +127,7 @@ static void prepare_embed(struct meed_op_case *c)
 }
 static void run_embed(struct meed_op_case *c)
 {
-    c->be->embed(c->be, c->x[0], c->ints[0], c->x[1]);
+    c->be->embed(c->be, c->x[0], 1.0f, c->ints[0], c->x[1]);
 }
 
 static void prepare_scatter(struct meed_op_case *c)
@@ -350,7 +350,7 @@ static void run_attention_decode(struct meed_op_case *c)
 
 /* --- feed-forward and the low-rank branch ----------------------------------------------------- */
 
-static void prepare_swiglu_fwd(struct meed_op_case *c)
+static void prepare_glu_fwd(struct meed_op_case *c)
 {
     const struct meed_op_shape *s = &c->shape;
     c->x[0] = mat(c, s->rows, 2 * (int64_t)s->ffn, 1);
@@ -359,12 +359,12 @@ static void prepare_swiglu_fwd(struct meed_op_case *c)
     c->bytes += 1.5 * mat_bytes(c->x[0]);
     result(c, c->x[1]);
 }
-static void run_swiglu_fwd(struct meed_op_case *c)
+static void run_glu_fwd(struct meed_op_case *c)
 {
-    c->be->swiglu_fwd(c->be, c->x[0], &c->tail, c->x[1]);
+    c->be->glu_fwd(c->be, MEED_GLU_SILU, c->x[0], &c->tail, c->x[1]);
 }
 
-static void prepare_swiglu_bwd(struct meed_op_case *c)
+static void prepare_glu_bwd(struct meed_op_case *c)
 {
     const struct meed_op_shape *s = &c->shape;
     c->x[0] = mat(c, s->rows, s->ffn, 0.1);
@@ -373,9 +373,9 @@ static void prepare_swiglu_bwd(struct meed_op_case *c)
     c->bytes = 5 * mat_bytes(c->x[0]);
     result(c, c->x[2]);
 }
-static void run_swiglu_bwd(struct meed_op_case *c)
+static void run_glu_bwd(struct meed_op_case *c)
 {
-    c->be->swiglu_bwd(c->be, c->x[0], c->x[1], c->x[2]);
+    c->be->glu_bwd(c->be, MEED_GLU_SILU, c->x[0], c->x[1], c->x[2]);
 }
 
 static void prepare_lora_down(struct meed_op_case *c)

@@ -15,18 +15,27 @@
 
 enum { MAX_CONFIG_BYTES = 4 << 20, MAX_DIM = 1 << 24 };
 
+/* When a model has windowed layers. */
+enum windows {
+    WINDOWS_NEVER,
+    WINDOWS_WITH_SIZE, /* every layer, if sliding_window is there (Mistral) */
+    WINDOWS_ON_DEMAND, /* if use_sliding_window: the layers from max_window_layers on (Qwen) */
+    WINDOWS_IN_TURN    /* all but every sixth layer (Gemma 3) */
+};
 struct family {
     const char *architecture;
     const char *model_type;
+    enum windows windows;
     bool qkv_bias;
     bool qk_norm;
-    bool window_always; /* sliding_window alone switches it on (Mistral) */
+    bool gemma; /* Gemma's norms, embeddings, activation, scale and rotations */
 };
 static const struct family families[] = {
-    {"LlamaForCausalLM", "llama", false, false, false},
-    {"MistralForCausalLM", "mistral", false, false, true},
-    {"Qwen2ForCausalLM", "qwen2", true, false, false},
-    {"Qwen3ForCausalLM", "qwen3", false, true, false},
+    {"LlamaForCausalLM", "llama", WINDOWS_NEVER, false, false, false},
+    {"MistralForCausalLM", "mistral", WINDOWS_WITH_SIZE, false, false, false},
+    {"Qwen2ForCausalLM", "qwen2", WINDOWS_ON_DEMAND, true, false, false},
+    {"Qwen3ForCausalLM", "qwen3", WINDOWS_ON_DEMAND, false, true, false},
+    {"Gemma3ForCausalLM", "gemma3_text", WINDOWS_IN_TURN, false, true, true},
 };
 
 /* The document being read and the name that its messages carry. */
@@ -111,27 +120,30 @@ static enum meed_status find_family(const struct reader *in, struct meed_model_c
     const char *stranger = architecture ? architecture : type ? type : "(none)";
     return MEED_FAIL(MEED_UNSUPPORTED,
                      "%s: architecture '%.64s' is not supported; Meed runs LlamaForCausalLM, "
-                     "MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM",
+                     "MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM and Gemma3ForCausalLM",
                      in->name, stranger);
 }
 
-static enum meed_status read_sizes(const struct reader *in, struct meed_model_config *config)
+static enum meed_status read_sizes(const struct reader *in, const struct family *family,
+                                   struct meed_model_config *config)
 {
+    /* A Gemma's heads have 256 columns unless the file says otherwise, whatever hidden is. */
+    bool sized = family->gemma || member(in->root, "head_dim");
     MEED_TRY(read_int(in, "hidden_size", -1, MAX_DIM, &config->hidden));
     MEED_TRY(read_int(in, "intermediate_size", -1, MAX_DIM, &config->ffn));
-    MEED_TRY(read_int(in, "num_hidden_layers", -1, 1024, &config->layers));
+    MEED_TRY(read_int(in, "num_hidden_layers", -1, MEED_MODEL_MAX_LAYERS, &config->layers));
     MEED_TRY(read_int(in, "num_attention_heads", -1, 4096, &config->heads));
     MEED_TRY(read_int(in, "num_key_value_heads", config->heads, 4096, &config->kv_heads));
     MEED_TRY(read_int(in, "vocab_size", -1, MAX_DIM, &config->vocab));
     MEED_TRY(read_int(in, "max_position_embeddings", 2048, MAX_DIM, &config->max_positions));
-    if (!member(in->root, "head_dim") && config->hidden % config->heads != 0) {
+    if (!sized && config->hidden % config->heads != 0) {
         return MEED_FAIL(MEED_FORMAT,
                          "%s: hidden_size %d is not a multiple of num_attention_heads %d and "
                          "'head_dim' is missing",
                          in->name, config->hidden, config->heads);
     }
-    MEED_TRY(read_int(in, "head_dim", MEED_MAX(config->hidden / config->heads, 1), 1024,
-                      &config->head_dim));
+    int32_t usual = family->gemma ? 256 : MEED_MAX(config->hidden / config->heads, 1);
+    MEED_TRY(read_int(in, "head_dim", usual, 1024, &config->head_dim));
     if (config->heads % config->kv_heads != 0) {
         return MEED_FAIL(MEED_FORMAT, "%s: %d query heads cannot share %d key/value heads",
                          in->name, config->heads, config->kv_heads);
@@ -151,13 +163,15 @@ static enum meed_status read_sizes(const struct reader *in, struct meed_model_co
 }
 
 /* Keys whose effect Meed does not compute: absent, null or without effect, else refused by name. */
-static enum meed_status refuse_strangers(const struct reader *in, const struct family *family,
-                                         const struct meed_model_config *config)
+static enum meed_status refuse_strangers(const struct reader *in, const struct family *family)
 {
-    static const char *const must_be_false[] = {"mlp_bias", "attention_bias"};
+    static const char *const must_be_false[] = {"mlp_bias", "attention_bias",
+                                                "use_bidirectional_attention"};
     static const char *const must_be_absent[] = {
         "quantization_config", "attn_logit_softcapping", "final_logit_softcapping",
-        "logit_scale",         "query_pre_attn_scalar",  "num_local_experts"};
+        "logit_scale",         "num_local_experts",      "query_pre_attn_scalar"};
+    /* The last of them is Gemma's own. */
+    size_t absent = MEED_COUNT(must_be_absent) - (family->gemma ? 1 : 0);
     for (size_t i = 0; i < MEED_COUNT(must_be_false); i++) {
         bool on = false;
         MEED_TRY(read_bool(in, must_be_false[i], false, &on));
@@ -166,40 +180,122 @@ static enum meed_status refuse_strangers(const struct reader *in, const struct f
                              must_be_false[i]);
         }
     }
-    for (size_t i = 0; i < MEED_COUNT(must_be_absent); i++) {
+    for (size_t i = 0; i < absent; i++) {
         if (member(in->root, must_be_absent[i])) {
             return MEED_FAIL(MEED_UNSUPPORTED,
                              "%s: '%s' changes the mathematics and is not supported", in->name,
                              must_be_absent[i]);
         }
     }
-    const char *act = json_string_value(member(in->root, "hidden_act"));
-    if (act && strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0) {
-        return MEED_FAIL(MEED_UNSUPPORTED, "%s: hidden_act '%.32s' is not supported; only silu is",
-                         in->name, act);
+    return MEED_OK;
+}
+
+static enum meed_status read_activation(const struct reader *in, const struct family *family,
+                                        struct meed_model_config *config)
+{
+    static const struct {
+        const char *word;
+        enum meed_glu glu;
+    } words[] = {{"silu", MEED_GLU_SILU},
+                 {"swish", MEED_GLU_SILU},
+                 {"gelu_pytorch_tanh", MEED_GLU_GELU_TANH}};
+    const char *key = family->gemma ? "hidden_activation" : "hidden_act";
+    const char *act = json_string_value(member(in->root, key));
+    act = act ? act : family->gemma ? "gelu_pytorch_tanh" : "silu";
+    for (size_t i = 0; i < MEED_COUNT(words); i++) {
+        if (strcmp(act, words[i].word) == 0) {
+            config->glu = words[i].glu;
+            return MEED_OK;
+        }
     }
-    const json_t *window = member(in->root, "sliding_window");
-    bool windowed = false;
-    MEED_TRY(read_bool(in, "use_sliding_window", family->window_always, &windowed));
-    if (windowed && json_is_integer(window) &&
-        json_integer_value(window) < (json_int_t)config->max_positions) {
-        return MEED_FAIL(MEED_UNSUPPORTED,
-                         "%s: sliding_window %lld is shorter than max_position_embeddings %d; "
-                         "windowed attention is not supported",
-                         in->name, (long long)json_integer_value(window), config->max_positions);
-    }
+    return MEED_FAIL(MEED_UNSUPPORTED,
+                     "%s: %s '%.32s' is not supported; silu and gelu_pytorch_tanh are", in->name,
+                     key, act);
+}
+
+/* --- windows ---------------------------------------------------------------------------------- */
+
+static void set_windowed(struct meed_model_config *config, int32_t layer)
+{
+    config->window_layers[layer / 32] |= 1u << (layer % 32);
+}
+
+/* layer_types, where a file lists them: true if any layer is windowed. */
+static enum meed_status read_layer_types(const struct reader *in, const json_t *types,
+                                         struct meed_model_config *config, bool *any)
+{
     size_t idx;
     const json_t *type;
-    json_array_foreach(member(in->root, "layer_types"), idx, type)
+    if (!json_is_array(types) || json_array_size(types) != (size_t)config->layers) {
+        return MEED_FAIL(MEED_FORMAT, "%s: 'layer_types' must list all %d layers", in->name,
+                         config->layers);
+    }
+    json_array_foreach(types, idx, type)
     {
         const char *text = json_string_value(type);
-        if (!text || strcmp(text, "full_attention") != 0) {
+        bool windowed = text && strcmp(text, "sliding_attention") == 0;
+        if (!windowed && (!text || strcmp(text, "full_attention") != 0)) {
             return MEED_FAIL(MEED_UNSUPPORTED, "%s: layer_types[%zu] '%.32s' is not supported",
                              in->name, idx, text ? text : "?");
+        }
+        if (windowed) {
+            set_windowed(config, (int32_t)idx);
+            *any = true;
         }
     }
     return MEED_OK;
 }
+
+/* The layers that a family makes windowed where the file does not list them. */
+static enum meed_status derive_layer_types(const struct reader *in, enum windows windows,
+                                           struct meed_model_config *config)
+{
+    int32_t first = 0, every = 0;
+    if (windows == WINDOWS_ON_DEMAND) {
+        MEED_TRY(read_int(in, "max_window_layers", 28, MEED_MODEL_MAX_LAYERS, &first));
+    } else if (windows == WINDOWS_IN_TURN) {
+        const char *key = member(in->root, "sliding_window_pattern") ? "sliding_window_pattern"
+                                                                     : "_sliding_window_pattern";
+        MEED_TRY(read_int(in, key, 6, MEED_MODEL_MAX_LAYERS, &every));
+    }
+    for (int32_t i = first; i < config->layers; i++) {
+        if (every == 0 || (i + 1) % every != 0) {
+            set_windowed(config, i);
+        }
+    }
+    return MEED_OK;
+}
+
+static enum meed_status read_windows(const struct reader *in, const struct family *family,
+                                     struct meed_model_config *config)
+{
+    bool on = false, listed = false;
+    const json_t *types = member(in->root, "layer_types");
+    bool sized = member(in->root, "sliding_window") != NULL;
+    bool usual = family->windows == WINDOWS_WITH_SIZE || family->windows == WINDOWS_IN_TURN;
+    MEED_TRY(read_bool(in, "use_sliding_window", usual, &on));
+    if (on && family->windows == WINDOWS_NEVER) {
+        return MEED_FAIL(MEED_UNSUPPORTED, "%s: 'use_sliding_window' is not supported in a %s",
+                         in->name, family->architecture);
+    }
+    on = on && (sized || family->windows == WINDOWS_IN_TURN);
+    if (types) {
+        MEED_TRY(read_layer_types(in, types, config, &listed));
+    }
+    if (listed && !on) {
+        return MEED_FAIL(MEED_FORMAT,
+                         "%s: 'layer_types' has sliding_attention, but no 'sliding_window' is in "
+                         "force",
+                         in->name);
+    }
+    if (!on) {
+        return MEED_OK;
+    }
+    MEED_TRY(read_int(in, "sliding_window", 4096, MAX_DIM, &config->window));
+    return types ? MEED_OK : derive_layer_types(in, family->windows, config);
+}
+
+/* --- rotations -------------------------------------------------------------------------------- */
 
 static enum meed_status read_llama3(const struct reader *in, const json_t *rope,
                                     struct meed_model_config *config)
@@ -216,15 +312,40 @@ static enum meed_status read_llama3(const struct reader *in, const json_t *rope,
     return MEED_OK;
 }
 
-static enum meed_status read_rope(const struct reader *in, struct meed_model_config *config)
+/* Gemma 3: windowed layers have a base of their own. Version 5 nests both by kind of layer; then
+ * `*global` becomes that of the others. */
+static enum meed_status read_local_rope(const struct reader *in, const json_t **global,
+                                        struct meed_model_config *config)
+{
+    const json_t *local = member(*global, "sliding_attention");
+    if (!local) {
+        return read_number(in, in->root, "rope_local_base_freq", 10000.0,
+                           &config->rope_local_theta);
+    }
+    const char *kind = json_string_value(member(local, "rope_type"));
+    if (kind && strcmp(kind, "default") != 0) {
+        return MEED_FAIL(MEED_UNSUPPORTED,
+                         "%s: rope_type '%.32s' of sliding_attention is not supported", in->name,
+                         kind);
+    }
+    *global = member(*global, "full_attention");
+    return read_number(in, local, "rope_theta", 10000.0, &config->rope_local_theta);
+}
+
+static enum meed_status read_rope(const struct reader *in, const struct family *family,
+                                  struct meed_model_config *config)
 {
     const json_t *rope = member(in->root, "rope_parameters");
     const json_t *scaling = rope ? rope : member(in->root, "rope_scaling");
     if (scaling && !json_is_object(scaling)) {
         return MEED_FAIL(MEED_FORMAT, "%s: the rope parameters must be an object", in->name);
     }
+    if (family->gemma) {
+        MEED_TRY(read_local_rope(in, &scaling, config));
+    }
     const json_t *theta_home = member(scaling, "rope_theta") ? scaling : in->root;
-    MEED_TRY(read_number(in, theta_home, "rope_theta", 10000.0, &config->rope_theta));
+    MEED_TRY(read_number(in, theta_home, "rope_theta", family->gemma ? 1e6 : 10000.0,
+                         &config->rope_theta));
     double partial = 1;
     const json_t *partial_home = member(scaling, "partial_rotary_factor") ? scaling : in->root;
     MEED_TRY(read_number(in, partial_home, "partial_rotary_factor", 1.0, &partial));
@@ -290,13 +411,20 @@ static enum meed_status read_eos(const struct reader *in, struct meed_model_conf
 static enum meed_status read_all(const struct reader *in, struct meed_model_config *config)
 {
     const struct family *family = NULL;
+    double scalar = 0;
     MEED_TRY(find_family(in, config, &family));
-    MEED_TRY(read_sizes(in, config));
-    MEED_TRY(refuse_strangers(in, family, config));
-    MEED_TRY(read_rope(in, config));
-    MEED_TRY(read_bool(in, "tie_word_embeddings", false, &config->tied));
+    MEED_TRY(refuse_strangers(in, family));
+    MEED_TRY(read_sizes(in, family, config));
+    MEED_TRY(read_activation(in, family, config));
+    MEED_TRY(read_windows(in, family, config));
+    MEED_TRY(read_rope(in, family, config));
+    MEED_TRY(read_bool(in, "tie_word_embeddings", family->gemma, &config->tied));
+    MEED_TRY(read_number(in, in->root, "query_pre_attn_scalar",
+                         family->gemma ? 256.0 : config->head_dim, &scalar));
+    config->attention_scale = (float)(1.0 / sqrt(scalar));
     config->qkv_bias = family->qkv_bias;
     config->qk_norm = family->qk_norm;
+    config->out_norms = config->norm_plus_one = config->embed_scaled = family->gemma;
     config->bos = -1;
     if (member(in->root, "bos_token_id")) {
         MEED_TRY(read_token(in, "bos_token_id", member(in->root, "bos_token_id"), config->vocab,
@@ -397,13 +525,15 @@ static double scaled_frequency(const struct meed_model_config *config, double fr
     return (1.0 - blend) * frequency / config->rope_factor + blend * frequency;
 }
 
-void meed_model_config_rope(const struct meed_model_config *config, int32_t positions,
+void meed_model_config_rope(const struct meed_model_config *config, bool local, int32_t positions,
                             float *cosines, float *sines)
 {
+    bool plain = local && config->rope_local_theta > 0;
     int32_t pairs = config->head_dim / 2;
     for (int32_t pair = 0; pair < pairs; pair++) {
         double exponent = -2.0 * pair / config->head_dim;
-        double frequency = scaled_frequency(config, pow(config->rope_theta, exponent));
+        double frequency = plain ? pow(config->rope_local_theta, exponent)
+                                 : scaled_frequency(config, pow(config->rope_theta, exponent));
         for (int32_t position = 0; position < positions; position++) {
             size_t at = (size_t)position * (size_t)pairs + (size_t)pair;
             cosines[at] = (float)cos(position * frequency);

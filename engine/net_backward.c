@@ -96,6 +96,28 @@ static bool linear_backward(const struct backward *pass, int32_t layer, enum mee
     return dx_wanted;
 }
 
+static void zero_mat(const struct meed_backend *be, struct meed_mat mat)
+{
+    MEED_ASSERT(mat.cols == mat.stride);
+    be->zero(be, mat.data, (size_t)(mat.rows * mat.cols) * meed_dtype_bytes(mat.dtype));
+}
+
+/* From the gradient of the stream, which is that of a half layer's addend too, to that of its last
+ * linear's output: the same matrix, or net->dout behind an out norm. */
+static struct meed_mat out_backward(const struct meed_net *net, int32_t idx, int half,
+                                    struct meed_mat dsum)
+{
+    const struct meed_net_layer *layer = &net->layers[idx];
+    if (!net->config.out_norms) {
+        return dsum;
+    }
+    struct meed_mat dout = meed_net_top(net->dout, dsum.rows);
+    zero_mat(net->be, dout);
+    net->be->rmsnorm_bwd(net->be, dsum, meed_net_top(layer->outs[half], dsum.rows),
+                         layer->out_norms[half], layer->out_rstd[half], dout);
+    return dout;
+}
+
 /* From the gradient of the attention's output to that of the qkv linear's. */
 static void attention_backward(const struct backward *pass, int32_t idx, struct meed_mat dout,
                                struct meed_mat dqkv)
@@ -113,12 +135,12 @@ static void attention_backward(const struct backward *pass, int32_t idx, struct 
     struct meed_mat dqk = meed_mat_cols(dqkv, 0, q_cols + k_cols);
     struct meed_mat out =
         meed_mat_cols(meed_net_top(layer->groups[MEED_GROUP_O].xt, rows), 0, q_cols);
-    struct meed_attention_shape shape = {config->heads, config->kv_heads, config->head_dim,
-                                         net->attention_scale, 0};
+    struct meed_attention_shape shape = meed_net_attention_of(net, idx);
+    struct meed_rope_table rope = meed_net_rope_of(net, idx, pass->pass);
     be->attention_bwd(be, dout, out, qkv, layer->lse, shape, &pass->pass->pack, dqkv);
-    be->rope(be, dqk, turning, config->head_dim, net->positions, pass->pass->rope, -1);
+    be->rope(be, dqk, turning, config->head_dim, net->positions, rope, -1);
     if (config->qk_norm) {
-        be->rope(be, qk, turning, config->head_dim, net->positions, pass->pass->rope, -1);
+        be->rope(be, qk, turning, config->head_dim, net->positions, rope, -1);
         be->headnorm_bwd(be, meed_mat_cols(qk, 0, q_cols), config->heads, layer->q_norm,
                          layer->q_rstd, meed_mat_cols(dqk, 0, q_cols));
         be->headnorm_bwd(be, meed_mat_cols(qk, q_cols, k_cols), config->kv_heads, layer->k_norm,
@@ -131,14 +153,15 @@ static void attention_backward(const struct backward *pass, int32_t idx, struct 
 static bool ffn_backward(const struct backward *pass, int32_t idx, struct meed_mat sum,
                          struct meed_mat dsum)
 {
-    const struct meed_backend *be = pass->net->be;
-    const struct meed_net_layer *layer = &pass->net->layers[idx];
+    const struct meed_net *net = pass->net;
+    const struct meed_backend *be = net->be;
+    const struct meed_net_layer *layer = &net->layers[idx];
     struct meed_mat gu = meed_net_top(layer->gu, dsum.rows);
     struct meed_mat dx = {0};
-    if (!linear_backward(pass, idx, MEED_GROUP_DOWN, dsum, &dx)) {
+    if (!linear_backward(pass, idx, MEED_GROUP_DOWN, out_backward(net, idx, 1, dsum), &dx)) {
         return false;
     }
-    be->swiglu_bwd(be, dx, gu, gu);
+    be->glu_bwd(be, net->config.glu, dx, gu, gu);
     if (!linear_backward(pass, idx, MEED_GROUP_GATE_UP, gu, &dx)) {
         return false;
     }
@@ -152,7 +175,7 @@ static bool attention_half_backward(const struct backward *pass, int32_t idx, st
     const struct meed_net_layer *layer = &net->layers[idx];
     struct meed_mat dqkv = meed_net_top(net->dqkv, dsum.rows);
     struct meed_mat dx = {0};
-    if (!linear_backward(pass, idx, MEED_GROUP_O, dsum, &dx)) {
+    if (!linear_backward(pass, idx, MEED_GROUP_O, out_backward(net, idx, 0, dsum), &dx)) {
         return false;
     }
     attention_backward(pass, idx, dx, dqkv);
@@ -175,12 +198,6 @@ static void head_backward(struct meed_net *net, int32_t count)
         be->matmul(be, MEED_MATMUL_NN, logits, net->head, false,
                    meed_mat_rows(net->final_y, begin, rows));
     }
-}
-
-static void zero_mat(const struct meed_backend *be, struct meed_mat mat)
-{
-    MEED_ASSERT(mat.cols == mat.stride);
-    be->zero(be, mat.data, (size_t)(mat.rows * mat.cols) * meed_dtype_bytes(mat.dtype));
 }
 
 /* Through the final norm and the last feed-forward on the wanted rows, back to the rows that they

@@ -16,7 +16,7 @@ static void lay_out_cache(const struct meed_net *net, struct meed_kv_cache *cach
 {
     const struct meed_model_config *config = &net->config;
     struct meed_device_arena *arena = &cache->device;
-    int64_t angles = (int64_t)cache->capacity * (config->head_dim / 2);
+    int64_t angles = meed_net_rope_angles(net, cache->capacity);
     int64_t cells = (int64_t)cache->page_count * MEED_KV_PAGE * config->kv_heads * config->head_dim;
     size_t item_bytes = meed_dtype_bytes(net->options.dtype);
     cache->rope.cos = meed_device_arena_take(arena, angles, sizeof(float));
@@ -166,7 +166,7 @@ static enum meed_status copy_page(const struct meed_kv_cache *cache, struct meed
         for (int j = 0; j < 2; j++) {
             struct meed_mat pool =
                 meed_mat_view(pools[j], cache->page_count, page_cells, page_cells, layer->dtype);
-            be->embed(be, pool, cache->copied, meed_mat_rows(pool, copy.to, 1));
+            be->embed(be, pool, 1.0f, cache->copied, meed_mat_rows(pool, copy.to, 1));
         }
     }
     return MEED_OK;
@@ -220,6 +220,7 @@ static enum meed_status run_rows(struct meed_net *net, struct meed_kv_cache *cac
         .wanted = rows->want_count,
         .gated = net->gates.sets > 0,
         .rope = cache->rope,
+        .rope_positions = cache->capacity,
         .cache = cache,
         .slots = net->slots,
     };

@@ -1,10 +1,11 @@
 /* The forward pass, from token ids to log-probabilities of the scored rows.
  *
  * Per layer: rmsnorm (+ residual, + tail) → qkv → [bias] → [head norm] → rope → attention (+ tail)
- * → o → rmsnorm (+ residual, + tail) → gate, up → swiglu (+ tail) → down. Every linear is one GEMM
- * over [x | T]. The output of o and of down is not added to the stream here: the norm that follows
- * reads both, so the stream is touched once. After the last attention the wanted rows are gathered;
- * the last feed-forward, the final norm and the head, a chunk of rows at a time, run on them alone.
+ * → o → [out norm] → rmsnorm (+ residual, + tail) → gate, up → glu (+ tail) → down → [out norm].
+ * Every linear is one GEMM over [x | T]. The output of o and of down is not added to the stream
+ * here: the norm that follows reads both, so the stream is touched once. After the last attention
+ * the wanted rows are gathered; the last feed-forward, the final norm and the head, a chunk of rows
+ * at a time, run on them alone.
  */
 #include "engine/net_internal.h"
 
@@ -106,6 +107,7 @@ enum meed_status meed_net_upload(struct meed_net *net, const struct meed_batch *
                  .max_length = batch->max_length,
                  .positions = net->positions},
         .rope = net->rope,
+        .rope_positions = net->rope_positions,
     };
     if (!pass->gated) {
         return MEED_OK;
@@ -130,6 +132,30 @@ static void linear(const struct meed_net *net, const struct meed_net_group *grou
     }
 }
 
+struct meed_rope_table meed_net_rope_of(const struct meed_net *net, int32_t layer,
+                                        const struct meed_net_pass *pass)
+{
+    struct meed_rope_table table = pass->rope;
+    if (net->config.rope_local_theta > 0 && meed_model_config_windowed(&net->config, layer)) {
+        int64_t part = (int64_t)pass->rope_positions * (net->config.head_dim / 2);
+        table.cos += part;
+        table.sin += part;
+    }
+    return table;
+}
+
+struct meed_attention_shape meed_net_attention_of(const struct meed_net *net, int32_t layer)
+{
+    const struct meed_model_config *config = &net->config;
+    return (struct meed_attention_shape){
+        .heads = config->heads,
+        .kv_heads = config->kv_heads,
+        .head_dim = config->head_dim,
+        .window = meed_model_config_windowed(config, layer) ? config->window : 0,
+        .scale = config->attention_scale,
+    };
+}
+
 static void run_attention(const struct meed_net *net, int32_t idx, const struct meed_net_pass *pass)
 {
     const struct meed_backend *be = net->be;
@@ -140,8 +166,7 @@ static void run_attention(const struct meed_net *net, int32_t idx, const struct 
     struct meed_mat qkv = meed_net_top(layer->qkv, pass->rows);
     struct meed_mat out = meed_net_top(layer->groups[MEED_GROUP_O].xt, pass->rows);
     struct meed_tail tail = meed_net_tail(net, idx, MEED_GROUP_O, pass);
-    struct meed_attention_shape shape = {config->heads, config->kv_heads, config->head_dim,
-                                         net->attention_scale, 0};
+    struct meed_attention_shape shape = meed_net_attention_of(net, idx);
     linear(net, &layer->groups[MEED_GROUP_QKV], pass->rows, qkv);
     if (config->qk_norm) {
         be->headnorm_fwd(be, meed_mat_cols(qkv, 0, q_cols), config->heads, layer->q_norm,
@@ -150,13 +175,30 @@ static void run_attention(const struct meed_net *net, int32_t idx, const struct 
                          config->rms_eps, layer->k_rstd);
     }
     be->rope(be, meed_mat_cols(qkv, 0, q_cols + k_cols), config->heads + config->kv_heads,
-             config->head_dim, net->positions, pass->rope, 1);
+             config->head_dim, net->positions, meed_net_rope_of(net, idx, pass), 1);
     if (pass->cache) {
         be->attention_decode(be, qkv, shape, pass->cache->layers[idx], pass->slots, net->positions,
                              &tail, out);
     } else {
         be->attention_fwd(be, qkv, shape, &pass->pack, &tail, out, layer->lse);
     }
+}
+
+/* A half layer's last linear to where the stream is added: straight, or through its out norm. */
+static void run_out(const struct meed_net *net, const struct meed_net_layer *layer, int half,
+                    int32_t rows, struct meed_mat to)
+{
+    const struct meed_net_group *group = &layer->groups[half == 0 ? MEED_GROUP_O : MEED_GROUP_DOWN];
+    const struct meed_tail no_tail = {0};
+    struct meed_mat none = {0};
+    if (!net->config.out_norms) {
+        linear(net, group, rows, to);
+        return;
+    }
+    struct meed_mat out = meed_net_top(layer->outs[half], rows);
+    linear(net, group, rows, out);
+    net->be->rmsnorm_fwd(net->be, out, none, layer->out_norms[half], net->config.rms_eps, &no_tail,
+                         none, to, layer->out_rstd[half]);
 }
 
 static void run_attention_half(const struct meed_net *net, int32_t idx,
@@ -172,10 +214,10 @@ static void run_attention_half(const struct meed_net *net, int32_t idx,
         net->be, in, before, layer->norms[0], net->config.rms_eps, &tail, idx > 0 ? in : none,
         meed_net_top(layer->groups[MEED_GROUP_QKV].xt, pass->rows), layer->rstd[0]);
     run_attention(net, idx, pass);
-    linear(net, &layer->groups[MEED_GROUP_O], pass->rows, meed_net_top(layer->sums[1], pass->rows));
+    run_out(net, layer, 0, pass->rows, meed_net_top(layer->sums[1], pass->rows));
 }
 
-/* From the o linear's output `mid` and the stream before it to the down linear's output. */
+/* From the attention's output `mid` and the stream before it to the feed-forward's output. */
 static void run_ffn_half(const struct meed_net *net, int32_t idx, const struct meed_net_pass *pass,
                          struct meed_mat mid, struct meed_mat before, struct meed_mat out)
 {
@@ -188,8 +230,9 @@ static void run_ffn_half(const struct meed_net *net, int32_t idx, const struct m
                     meed_net_top(layer->groups[MEED_GROUP_GATE_UP].xt, rows), layer->rstd[1]);
     linear(net, &layer->groups[MEED_GROUP_GATE_UP], rows, gu);
     tail = meed_net_tail(net, idx, MEED_GROUP_DOWN, pass);
-    be->swiglu_fwd(be, gu, &tail, meed_net_top(layer->groups[MEED_GROUP_DOWN].xt, rows));
-    linear(net, &layer->groups[MEED_GROUP_DOWN], rows, out);
+    be->glu_fwd(be, net->config.glu, gu, &tail,
+                meed_net_top(layer->groups[MEED_GROUP_DOWN].xt, rows));
+    run_out(net, layer, 1, rows, out);
 }
 
 /* The last feed-forward and the final norm, on the wanted rows. */
@@ -201,8 +244,8 @@ static void run_end(const struct meed_net *net, const struct meed_net_pass *pass
     struct meed_mat mid = meed_net_top(net->picked_sum, pass->wanted);
     struct meed_mat before = meed_net_top(net->picked_stream, pass->wanted);
     struct meed_mat out = meed_net_top(net->last, pass->wanted);
-    be->embed(be, net->layers[idx].sums[1], net->wanted, mid);
-    be->embed(be, net->layers[idx].sums[0], net->wanted, before);
+    be->embed(be, net->layers[idx].sums[1], 1.0f, net->wanted, mid);
+    be->embed(be, net->layers[idx].sums[0], 1.0f, net->wanted, before);
     run_ffn_half(net, idx, pass, mid, before, out);
     be->rmsnorm_fwd(be, out, mid, net->final_norm, net->config.rms_eps, &no_tail, out,
                     meed_net_top(net->final_y, pass->wanted), net->final_rstd);
@@ -211,7 +254,8 @@ static void run_end(const struct meed_net *net, const struct meed_net_pass *pass
 void meed_net_run(struct meed_net *net, const struct meed_net_pass *pass)
 {
     int32_t rows = pass->rows;
-    net->be->embed(net->be, net->embed, net->ids, meed_net_top(net->layers[0].sums[0], rows));
+    net->be->embed(net->be, net->embed, net->embed_scale, net->ids,
+                   meed_net_top(net->layers[0].sums[0], rows));
     for (int32_t i = 0; i < net->config.layers; i++) {
         run_attention_half(net, i, pass);
         if (i + 1 < net->config.layers) {

@@ -52,13 +52,16 @@ struct meed_net_group {
 
 struct meed_net_layer {
     struct meed_net_group groups[MEED_GROUP_COUNT];
-    float *norms[2]; /* input, post-attention: [hidden] */
-    float *q_norm;   /* [D] or NULL */
+    float *norms[2];     /* before attention and feed-forward: [hidden] */
+    float *out_norms[2]; /* behind them, or NULL */
+    float *q_norm;       /* [D] or NULL */
     float *k_norm;
     struct meed_mat sums[2]; /* residual stream after the addition of each norm [rows, hidden] */
     struct meed_mat qkv;     /* [rows, (H+2G)D], rotated */
     struct meed_mat gu;      /* [rows, 2F] */
     float *rstd[2];          /* [rows] */
+    struct meed_mat outs[2]; /* what the out norms normalise [rows, hidden] */
+    float *out_rstd[2];      /* [rows] */
     float *q_rstd;           /* [rows, H] */
     float *k_rstd;           /* [rows, G] */
     float *lse;              /* [rows, H] */
@@ -93,8 +96,8 @@ struct meed_net {
     struct meed_mat embed;       /* [V, hidden] */
     struct meed_mat head;        /* [V, hidden]; the embedding if tied */
     float *final_norm;           /* [hidden] */
-    float attention_scale;       /* D^-1/2 */
-    struct meed_rope_table rope; /* [rope_positions, D/2] */
+    float embed_scale;           /* rounded to the net's dtype */
+    struct meed_rope_table rope; /* [rope_positions, D/2], and again for windowed layers */
     int32_t rope_positions;
     float *staging_dev; /* [largest adapter] where the host cannot write factors, else NULL */
     struct meed_net_layout *layouts;
@@ -133,6 +136,7 @@ struct meed_net {
     /* backward */
     struct meed_mat dsum; /* [max_rows, hidden]: gradient of the residual stream */
     void *dxt;            /* [max_rows, K+R] of the group at hand */
+    struct meed_mat dout; /* [max_rows, hidden]: gradient of what an out norm normalised */
     struct meed_mat dqkv; /* [max_rows, (H+2G)D] */
     float *da;            /* [R, K] of the group at hand */
     float *one;           /* 1.0f on the device: lora_merge serves as y += x */
@@ -147,6 +151,7 @@ struct meed_net_pass {
     bool gated;     /* false: all gates are one */
     struct meed_pack pack;
     struct meed_rope_table rope;
+    int32_t rope_positions; /* in the table */
     float dropout;
     uint64_t step_key;
     const struct meed_kv_cache *cache; /* decoding only, as slots */
@@ -156,7 +161,7 @@ struct meed_net_pass {
 struct meed_kv_cache {
     const struct meed_backend *be;
     struct meed_device_arena device;
-    struct meed_rope_table rope; /* [capacity, D/2] */
+    struct meed_rope_table rope; /* as the net's, of `capacity` positions */
     struct meed_kv_pages *pages;
     int32_t *table;        /* [slots, slot_pages] on the device: the pages' own, as of */
     int64_t table_version; /* this version */
@@ -186,6 +191,12 @@ MEED_MUST_CHECK enum meed_status meed_net_lay_out(struct meed_net *net);
 MEED_MUST_CHECK enum meed_status meed_net_fill(struct meed_net *net,
                                                const struct meed_checkpoint *checkpoint);
 
+/* Entries of a rotary table: one part for every base that the model turns by. */
+int64_t meed_net_rope_angles(const struct meed_net *net, int32_t positions);
+/* The part that a layer reads, and how it attends. */
+struct meed_rope_table meed_net_rope_of(const struct meed_net *net, int32_t layer,
+                                        const struct meed_net_pass *pass);
+struct meed_attention_shape meed_net_attention_of(const struct meed_net *net, int32_t layer);
 /* cos and sin of a table's positions, to the device. */
 MEED_MUST_CHECK enum meed_status meed_net_fill_rope(const struct meed_net *net, int32_t positions,
                                                     struct meed_rope_table table);

@@ -168,6 +168,9 @@ static void lay_out_layer_weights(struct meed_net *net, struct meed_net_layer *l
     }
     layer->norms[0] = take_floats(net, net->config.hidden);
     layer->norms[1] = take_floats(net, net->config.hidden);
+    for (int i = 0; i < 2 && net->config.out_norms; i++) {
+        layer->out_norms[i] = take_floats(net, net->config.hidden);
+    }
     layer->q_norm = net->config.qk_norm ? take_floats(net, net->config.head_dim) : NULL;
     layer->k_norm = net->config.qk_norm ? take_floats(net, net->config.head_dim) : NULL;
 }
@@ -178,7 +181,7 @@ static void lay_out_weights(struct meed_net *net)
     net->embed = take_mat(net, config->vocab, config->hidden);
     net->head = config->tied ? net->embed : take_mat(net, config->vocab, config->hidden);
     net->final_norm = take_floats(net, config->hidden);
-    int64_t angles = (int64_t)net->rope_positions * (config->head_dim / 2);
+    int64_t angles = meed_net_rope_angles(net, net->rope_positions);
     net->rope.cos = take_floats(net, angles);
     net->rope.sin = take_floats(net, angles);
     for (int32_t i = 0; i < config->layers; i++) {
@@ -223,6 +226,10 @@ static void lay_out_activations(struct meed_net *net, struct meed_net_layer *lay
     for (int i = 0; i < 2; i++) {
         layer->sums[i] = take_mat(net, rows, config->hidden);
         layer->rstd[i] = take_floats(net, rows);
+        if (config->out_norms) {
+            layer->outs[i] = take_mat(net, rows, config->hidden);
+            layer->out_rstd[i] = take_floats(net, rows);
+        }
     }
     for (int g = 0; g < MEED_GROUP_COUNT; g++) {
         layer->groups[g].xt = take_mat(net, rows, layer->groups[g].k + layer->groups[g].r);
@@ -253,6 +260,7 @@ static void share_activations(struct meed_net *net)
 {
     int64_t rows = net->options.max_rows;
     struct meed_mat stream = take_mat(net, rows, net->config.hidden);
+    struct meed_mat out = net->config.out_norms ? take_mat(net, rows, net->config.hidden) : stream;
     struct meed_mat qkv = take_mat(net, rows, net->layers[0].groups[MEED_GROUP_QKV].n);
     struct meed_mat gu = take_mat(net, rows, net->layers[0].groups[MEED_GROUP_GATE_UP].n);
     struct meed_mat xt[MEED_GROUP_COUNT];
@@ -263,6 +271,7 @@ static void share_activations(struct meed_net *net)
         struct meed_net_layer *layer = &net->layers[i];
         layer->sums[0] = net->last;
         layer->sums[1] = stream;
+        layer->outs[0] = layer->outs[1] = out;
         layer->qkv = qkv;
         layer->gu = gu;
         for (int g = 0; g < MEED_GROUP_COUNT; g++) {
@@ -285,6 +294,7 @@ static void lay_out_backward(struct meed_net *net)
     }
     net->dsum = take_mat(net, rows, net->config.hidden);
     net->dxt = take_mat(net, rows, width).data;
+    net->dout = take_mat(net, net->config.out_norms ? rows : 0, net->config.hidden);
     net->dqkv = take_mat(net, rows, net->layers[0].groups[MEED_GROUP_QKV].n);
     net->da = take_floats(net, factors);
     net->one = take_floats(net, 1);
@@ -313,6 +323,14 @@ static int32_t head_chunk(const struct meed_net *net)
     return (int32_t)MEED_MIN(rows, (int64_t)net->options.max_rows);
 }
 
+/* As Hugging Face does: the factor itself is a number of the model's dtype. */
+static float embed_scale(const struct meed_net *net)
+{
+    float scale = net->config.embed_scaled ? (float)sqrt((double)net->config.hidden) : 1.0f;
+    return net->options.dtype == MEED_DTYPE_BF16 ? meed_bf16_to_f32(meed_bf16_from_f32(scale))
+                                                 : scale;
+}
+
 enum meed_status meed_net_lay_out(struct meed_net *net)
 {
     meed_arena_init(&net->host, "network");
@@ -323,7 +341,7 @@ enum meed_status meed_net_lay_out(struct meed_net *net)
     plan_tails(net);
     net->rope_positions = MEED_MIN(net->config.max_positions, net->options.max_rows);
     net->chunk = head_chunk(net);
-    net->attention_scale = (float)(1.0 / sqrt((double)net->config.head_dim));
+    net->embed_scale = embed_scale(net);
     meed_device_arena_init(&net->device, net->be);
     lay_out_device(net);
     MEED_TRY(meed_device_arena_reserve(&net->device));

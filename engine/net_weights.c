@@ -110,6 +110,10 @@ static enum meed_status fill_vector(const struct filler *fill, enum meed_param_k
     const struct meed_backend *be = fill->net->be;
     const struct meed_tensor *tensor = find(fill, kind, layer, proj);
     MEED_TRY(read_part(tensor, 0, tensor->count, fill->scratch));
+    bool plus_one = fill->net->config.norm_plus_one && kind != MEED_PARAM_BIAS;
+    for (int64_t i = 0; i < tensor->count && plus_one; i++) {
+        fill->scratch[i] += 1.0f;
+    }
     MEED_TRY(be->copy_to(be, to, fill->scratch, (size_t)tensor->count * sizeof(float)));
     return be->sync(be);
 }
@@ -138,7 +142,12 @@ static enum meed_status fill_layer(const struct filler *fill, int32_t idx)
 {
     struct meed_net_layer *layer = &fill->net->layers[idx];
     MEED_TRY(fill_vector(fill, MEED_PARAM_INPUT_NORM, idx, MEED_PROJ_Q, layer->norms[0]));
-    MEED_TRY(fill_vector(fill, MEED_PARAM_POST_NORM, idx, MEED_PROJ_Q, layer->norms[1]));
+    MEED_TRY(fill_vector(fill, MEED_PARAM_FFN_NORM, idx, MEED_PROJ_Q, layer->norms[1]));
+    for (int i = 0; i < 2 && fill->net->config.out_norms; i++) {
+        enum meed_param_kind kind =
+            i == 0 ? MEED_PARAM_ATTENTION_OUT_NORM : MEED_PARAM_FFN_OUT_NORM;
+        MEED_TRY(fill_vector(fill, kind, idx, MEED_PROJ_Q, layer->out_norms[i]));
+    }
     if (fill->net->config.qk_norm) {
         MEED_TRY(fill_vector(fill, MEED_PARAM_Q_NORM, idx, MEED_PROJ_Q, layer->q_norm));
         MEED_TRY(fill_vector(fill, MEED_PARAM_K_NORM, idx, MEED_PROJ_Q, layer->k_norm));
@@ -163,17 +172,26 @@ static enum meed_status fill_all(const struct filler *fill)
     return MEED_OK;
 }
 
+int64_t meed_net_rope_angles(const struct meed_net *net, int32_t positions)
+{
+    int64_t parts = net->config.rope_local_theta > 0 ? 2 : 1;
+    return parts * positions * (net->config.head_dim / 2);
+}
+
 enum meed_status meed_net_fill_rope(const struct meed_net *net, int32_t positions,
                                     struct meed_rope_table table)
 {
     const struct meed_backend *be = net->be;
-    size_t angles = (size_t)positions * (size_t)(net->config.head_dim / 2);
+    size_t angles = (size_t)meed_net_rope_angles(net, positions);
+    size_t part = (size_t)positions * (size_t)(net->config.head_dim / 2);
     size_t bytes = angles * sizeof(float);
     float *host = meed_heap_alloc(2 * angles, sizeof *host);
     if (!host) {
         return MEED_NOMEM;
     }
-    meed_model_config_rope(&net->config, positions, host, host + angles);
+    for (size_t at = 0; at < angles; at += part) {
+        meed_model_config_rope(&net->config, at > 0, positions, host + at, host + angles + at);
+    }
     enum meed_status st = be->copy_to(be, (void *)(uintptr_t)table.cos, host, bytes);
     MEED_KEEP_FIRST(st, be->copy_to(be, (void *)(uintptr_t)table.sin, host + angles, bytes));
     MEED_KEEP_FIRST(st, be->sync(be));

@@ -138,6 +138,9 @@ static bool has_param(const struct meed_model_config *config, enum meed_param_ki
     switch (kind) {
     case MEED_PARAM_HEAD:
         return !config->tied;
+    case MEED_PARAM_ATTENTION_OUT_NORM:
+    case MEED_PARAM_FFN_OUT_NORM:
+        return config->out_norms;
     case MEED_PARAM_Q_NORM:
     case MEED_PARAM_K_NORM:
         return config->qk_norm;
@@ -153,7 +156,9 @@ static const char *const param_paths[MEED_PARAM_KIND_COUNT] = {
     [MEED_PARAM_HEAD] = "lm_head.weight",
     [MEED_PARAM_FINAL_NORM] = "model.norm.weight",
     [MEED_PARAM_INPUT_NORM] = "input_layernorm.weight",
-    [MEED_PARAM_POST_NORM] = "post_attention_layernorm.weight",
+    [MEED_PARAM_FFN_NORM] = "post_attention_layernorm.weight",
+    [MEED_PARAM_ATTENTION_OUT_NORM] = "post_attention_layernorm.weight",
+    [MEED_PARAM_FFN_OUT_NORM] = "post_feedforward_layernorm.weight",
     [MEED_PARAM_Q_NORM] = "self_attn.q_norm.weight",
     [MEED_PARAM_K_NORM] = "self_attn.k_norm.weight",
     [MEED_PARAM_WEIGHT] = "weight",
@@ -163,7 +168,11 @@ static const char *const param_paths[MEED_PARAM_KIND_COUNT] = {
 bool meed_param_describe(const struct meed_model_config *config, enum meed_param_kind kind,
                          int32_t layer, enum meed_proj proj, struct meed_param *param)
 {
-    const char *path = param_paths[kind];
+    /* The norm that follows the attention is the feed-forward's own, unless each has one before and
+     * one after. */
+    const char *path = kind == MEED_PARAM_FFN_NORM && config->out_norms
+                           ? "pre_feedforward_layernorm.weight"
+                           : param_paths[kind];
     if (!has_param(config, kind, proj)) {
         return false;
     }

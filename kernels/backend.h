@@ -34,6 +34,11 @@ struct meed_attention_shape {
     int32_t window;   /* a row sees its last `window` positions, its own included; 0: all */
 };
 
+/* The activation of a gated linear unit (Shazeer 2020). Both are g·σ(z(g)): silu with z = g, and
+ * gelu in its tanh form (gelu_pytorch_tanh), ½g(1 + tanh(√(2/π)(g + 0.044715g³))), with
+ * z = 2√(2/π)(g + 0.044715g³), because 1 + tanh(x) = 2σ(2x). */
+enum meed_glu { MEED_GLU_SILU, MEED_GLU_GELU_TANH };
+
 /* KV cache of one layer, in pages of 64 positions (PagedAttention, Kwon et al. 2023). Position t of
  * slot b lies in page table[b*slot_pages + t/64], at place t mod 64. A page holds 64·G·D elements
  * of k and as many of v, in an order of the backend's own: pages are written by attention_decode
@@ -80,8 +85,8 @@ struct meed_backend;
 typedef void meed_op_matmul_fn(const struct meed_backend *be, enum meed_matmul_kind kind,
                                struct meed_mat a, struct meed_mat b, bool accumulate,
                                struct meed_mat c);
-/* out[m, :] = table[ids[m], :]; ids [M], all in range. */
-typedef void meed_op_embed_fn(const struct meed_backend *be, struct meed_mat table,
+/* out[m, :] = scale·table[ids[m], :]; ids [M], all in range. Scale 1 copies. */
+typedef void meed_op_embed_fn(const struct meed_backend *be, struct meed_mat table, float scale,
                               const int32_t *ids, struct meed_mat out);
 /* out[ids[m], :] = in[m, :]; ids distinct; other rows of out untouched. */
 typedef void meed_op_scatter_fn(const struct meed_backend *be, struct meed_mat in,
@@ -132,12 +137,13 @@ typedef void meed_op_attention_decode_fn(const struct meed_backend *be, struct m
                                          struct meed_kv_layer cache, const int32_t *slots,
                                          const int32_t *positions, const struct meed_tail *tail,
                                          struct meed_mat out);
-/* gu is [M, 2F]: gate, then up. out[:, :F] = silu(gate)·up; then the tail. */
-typedef void meed_op_swiglu_fwd_fn(const struct meed_backend *be, struct meed_mat gu,
-                                   const struct meed_tail *tail, struct meed_mat out);
+/* gu is [M, 2F]: gate, then up. out[:, :F] = act(gate)·up; then the tail. */
+typedef void meed_op_glu_fwd_fn(const struct meed_backend *be, enum meed_glu act,
+                                struct meed_mat gu, const struct meed_tail *tail,
+                                struct meed_mat out);
 /* dgu (written, may alias gu) from dout [M, F] and gu. */
-typedef void meed_op_swiglu_bwd_fn(const struct meed_backend *be, struct meed_mat dout,
-                                   struct meed_mat gu, struct meed_mat dgu);
+typedef void meed_op_glu_bwd_fn(const struct meed_backend *be, enum meed_glu act,
+                                struct meed_mat dout, struct meed_mat gu, struct meed_mat dgu);
 /* xt [M, K+R]: fills the last R columns from the first K. */
 typedef void meed_op_lora_down_fn(const struct meed_backend *be, struct meed_mat xt, int64_t k,
                                   const struct meed_tail *tail);

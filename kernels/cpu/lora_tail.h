@@ -1,6 +1,6 @@
 /* The low-rank tail, T = gates ⊙ (x̃·Aᵀ), as a piece that producers of x call tile by tile.
  *
- * RMSNorm and SwiGLU call tail_rows on the rows they have just written, while those sit in the
+ * RMSNorm and GLU call tail_rows on the rows they have just written, while those sit in the
  * first cache; lora_down is the same call over a finished x. T is computed from x as stored
  * (rounded to bf16 in a bf16 model) in fp32, one chain over k per element (panel.h, dot_bf16.h), so
  * fused and unfused give the same bits.

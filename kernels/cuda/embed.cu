@@ -1,8 +1,10 @@
-/* Rows gathered from a table, and rows scattered back. Pure copies, so bits are the source's.
+/* Rows gathered from a table, and rows scattered back. Pure copies, so bits are the source's
+ * (a scale of 1 changes no number); another scale multiplies in fp32 and rounds once.
  *
- * 2·K·size bytes a row and no arithmetic: lanes of 16 bytes (lanes.cuh) are all there is to do. A
- * copy between dtypes goes through fp32, which is exact one way and one rounding the other. Ids are
- * the engine's own and in range; a device cannot assert what the twin asserts without a wait.
+ * 2·K·size bytes a row and next to no arithmetic: lanes of 16 bytes (lanes.cuh) are all there is to
+ * do. A copy between dtypes goes through fp32, which is exact one way and one rounding the other.
+ * Ids are the engine's own and in range; a device cannot assert what the twin asserts without a
+ * wait.
  */
 #include "kernels/cuda/lanes.cuh"
 
@@ -14,6 +16,7 @@ template <typename From, typename To> struct copy_job {
     int64_t to_stride;
     int64_t rows; /* of ids */
     int64_t cols;
+    float scale;
     bool gather;
     bool from_aligned;
     bool to_aligned;
@@ -29,13 +32,17 @@ static __global__ void __launch_bounds__(32 * SWEEP_ROWS) rows_copy_kernel(copy_
         To *to = job.to + (job.gather ? row : id) * job.to_stride + col;
         float v[N];
         lanes_get(v, from, job.cols - col, job.from_aligned, 0.0f);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            v[i] *= job.scale;
+        }
         lanes_put(to, v, job.cols - col, job.to_aligned);
     });
 }
 
 template <typename From, typename To>
 static void rows_copy(const struct meed_backend *be, struct meed_mat from, const int32_t *ids,
-                      bool gather, struct meed_mat to)
+                      bool gather, float scale, struct meed_mat to)
 {
     copy_job<From, To> job;
     job.from = (const From *)from.data;
@@ -45,6 +52,7 @@ static void rows_copy(const struct meed_backend *be, struct meed_mat from, const
     job.to_stride = to.stride;
     job.rows = gather ? to.rows : from.rows;
     job.cols = from.cols;
+    job.scale = scale;
     job.gather = gather;
     job.from_aligned = lanes_aligned(from);
     job.to_aligned = lanes_aligned(to);
@@ -54,7 +62,7 @@ static void rows_copy(const struct meed_backend *be, struct meed_mat from, const
 }
 
 static void rows_copy_typed(const struct meed_backend *be, struct meed_mat from, const int32_t *ids,
-                            bool gather, struct meed_mat to)
+                            bool gather, float scale, struct meed_mat to)
 {
     MEED_ASSERT(from.cols == to.cols);
     if ((gather ? to.rows : from.rows) == 0 || from.cols == 0) {
@@ -62,21 +70,22 @@ static void rows_copy_typed(const struct meed_backend *be, struct meed_mat from,
     }
     bool wide = to.dtype == MEED_DTYPE_F32;
     if (from.dtype == MEED_DTYPE_F32) {
-        (wide ? rows_copy<float, float> : rows_copy<float, meed_bf16>)(be, from, ids, gather, to);
+        (wide ? rows_copy<float, float> : rows_copy<float, meed_bf16>)(be, from, ids, gather, scale,
+                                                                       to);
     } else {
         (wide ? rows_copy<meed_bf16, float> : rows_copy<meed_bf16, meed_bf16>)(be, from, ids,
-                                                                               gather, to);
+                                                                               gather, scale, to);
     }
 }
 
-extern "C" void meed_cuda_embed(const struct meed_backend *be, struct meed_mat table,
+extern "C" void meed_cuda_embed(const struct meed_backend *be, struct meed_mat table, float scale,
                                 const int32_t *ids, struct meed_mat out)
 {
-    rows_copy_typed(be, table, ids, true, out);
+    rows_copy_typed(be, table, ids, true, scale, out);
 }
 
 extern "C" void meed_cuda_scatter(const struct meed_backend *be, struct meed_mat in,
                                   const int32_t *ids, struct meed_mat out)
 {
-    rows_copy_typed(be, in, ids, false, out);
+    rows_copy_typed(be, in, ids, false, 1.0f, out);
 }

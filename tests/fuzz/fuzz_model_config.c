@@ -26,9 +26,11 @@ static void check_rope(const struct meed_model_config *config)
     if (config->head_dim > 2 * MOST) {
         return;
     }
-    meed_model_config_rope(config, POSITIONS, cosines, sines);
-    for (int32_t i = 0; i < POSITIONS * config->head_dim / 2; i++) {
-        demand(isfinite(cosines[i]) && isfinite(sines[i]), "a position is not finite");
+    for (int local = 0; local < 2; local++) {
+        meed_model_config_rope(config, local != 0, POSITIONS, cosines, sines);
+        for (int32_t i = 0; i < POSITIONS * config->head_dim / 2; i++) {
+            demand(isfinite(cosines[i]) && isfinite(sines[i]), "a position is not finite");
+        }
     }
 }
 

@@ -27,13 +27,20 @@ static void parity_case_embed(struct parity *p)
                 parity_mat(p, VOCABULARY, widths[i], pad_of(widths[i], 3), t, 1.0);
             struct meed_mat out = parity_mat(p, COUNT, widths[i], pad_of(widths[i], 5), t, 1.0);
             const int32_t *ids = parity_ints(p, ids_host, COUNT);
-            p->be->embed(p->be, table, ids, out);
+            p->be->embed(p->be, table, 1.0f, ids, out);
             for (int64_t m = 0; m < COUNT; m++) {
                 parity_same_rows(p, "embedded row", meed_mat_rows(out, m, 1),
                                  meed_mat_rows(table, ids_host[m], 1));
             }
-            p->be->embed(p->be, table, ids, meed_mat_rows(out, 0, 0));
+            p->be->embed(p->be, table, 1.0f, ids, meed_mat_rows(out, 0, 0));
             parity_record(p, out);
+            p->be->embed(p->be, table, 25.25f, ids, out);
+            const double *values = parity_values(p, table);
+            double *want = parity_doubles(p, COUNT * widths[i]);
+            for (int64_t j = 0; j < COUNT * widths[i]; j++) {
+                want[j] = 25.25 * values[ids_host[j / widths[i]] * widths[i] + j % widths[i]];
+            }
+            parity_close(p, "scaled rows", out, want, 1e-14, 1.01);
         }
     }
 }

@@ -13,8 +13,9 @@
 #include "base/buf.h"
 #include "base/file.h"
 
-const char *const golden_families[] = {"llama_tied", "llama_gqa", "llama_rope3",  "llama_linear",
-                                       "qwen2",      "qwen3",     "llama_sharded"};
+const char *const golden_families[] = {"llama_tied",    "llama_gqa", "llama_rope3",
+                                       "llama_linear",  "qwen2",     "qwen3",
+                                       "llama_sharded", "mistral",   "gemma3"};
 const int golden_family_count = (int)MEED_COUNT(golden_families);
 
 void golden_ok(enum meed_status status)

@@ -88,8 +88,8 @@ void parity_close(struct parity *p, const char *what, struct meed_mat got, const
 #define PARITY_FAMILY_attention_fwd PARITY_ATTENTION
 #define PARITY_FAMILY_attention_bwd PARITY_ATTENTION
 #define PARITY_FAMILY_attention_decode PARITY_ATTENTION
-#define PARITY_FAMILY_swiglu_fwd PARITY_SWIGLU
-#define PARITY_FAMILY_swiglu_bwd PARITY_SWIGLU
+#define PARITY_FAMILY_glu_fwd PARITY_GLU
+#define PARITY_FAMILY_glu_bwd PARITY_GLU
 #define PARITY_FAMILY_lora_down PARITY_LORA
 #define PARITY_FAMILY_lora_pack PARITY_LORA
 #define PARITY_FAMILY_lora_grad PARITY_LORA
@@ -114,8 +114,8 @@ void parity_close(struct parity *p, const char *what, struct meed_mat got, const
 #ifndef PARITY_ATTENTION
 #define PARITY_ATTENTION(name)
 #endif
-#ifndef PARITY_SWIGLU
-#define PARITY_SWIGLU(name)
+#ifndef PARITY_GLU
+#define PARITY_GLU(name)
 #endif
 #ifndef PARITY_LORA
 #define PARITY_LORA(name)

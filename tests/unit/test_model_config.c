@@ -86,8 +86,13 @@ static void model_config_refuses_by_name(void **state)
         {"\"mlp_bias\":true", MEED_UNSUPPORTED, "mlp_bias"},
         {"\"attention_bias\":true", MEED_UNSUPPORTED, "attention_bias"},
         {"\"use_sliding_window\":true,\"sliding_window\":32", MEED_UNSUPPORTED, "sliding_window"},
-        {"\"layer_types\":[\"full_attention\",\"sliding_attention\"]", MEED_UNSUPPORTED,
+        {"\"layer_types\":[\"full_attention\",\"sliding_attention\"]", MEED_FORMAT,
          "sliding_attention"},
+        {"\"layer_types\":[\"full_attention\",\"linear_attention\"]", MEED_UNSUPPORTED,
+         "linear_attention"},
+        {"\"layer_types\":[\"full_attention\"]", MEED_FORMAT, "layer_types"},
+        {"\"query_pre_attn_scalar\":64", MEED_UNSUPPORTED, "query_pre_attn_scalar"},
+        {"\"use_bidirectional_attention\":true", MEED_UNSUPPORTED, "bidirectional"},
         {"\"quantization_config\":{}", MEED_UNSUPPORTED, "quantization_config"},
         {"\"final_logit_softcapping\":30.0", MEED_UNSUPPORTED, "final_logit"},
         {"\"num_key_value_heads\":3", MEED_FORMAT, "share"},
@@ -124,7 +129,19 @@ static void model_config_knows_its_families(void **state)
     expect_text("", MEED_FORMAT, "line");
     expect_text("{\"model_type\":\"llama\"}", MEED_FORMAT, "hidden_size");
     expect_text("{\"model_type\":\"llama\",\"hidden_size\":0}", MEED_FORMAT, "hidden_size");
-    /* A Mistral uses its window whenever it has one; a Qwen2 only if asked to. */
+}
+
+static void parse_text(const char *text, struct meed_model_config *config)
+{
+    if (meed_model_config_parse("c", text, strlen(text), config) != MEED_OK) {
+        fail_msg("%s", meed_last_error());
+    }
+}
+
+/* A Mistral uses its window whenever it has one; a Qwen2 only if asked to, in its upper layers. */
+static void model_config_finds_windows(void **state)
+{
+    (void)state;
     static const char rest[] =
         "\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":2,"
         "\"num_attention_heads\":4,\"vocab_size\":100,\"max_position_embeddings\":256,"
@@ -132,10 +149,73 @@ static void model_config_knows_its_families(void **state)
     char text[1024];
     struct meed_model_config config;
     snprintf(text, sizeof text, "{\"model_type\":\"mistral\",%s", rest);
-    expect_text(text, MEED_UNSUPPORTED, "sliding_window");
+    parse_text(text, &config);
+    assert_int_equal(config.window, 128);
+    assert_true(meed_model_config_windowed(&config, 0) && meed_model_config_windowed(&config, 1));
+    snprintf(text, sizeof text, "{\"model_type\":\"mistral\",\"use_sliding_window\":false,%s",
+             rest);
+    parse_text(text, &config);
+    assert_false(meed_model_config_windowed(&config, 0));
     snprintf(text, sizeof text, "{\"model_type\":\"qwen2\",%s", rest);
-    assert_int_equal(meed_model_config_parse("c", text, strlen(text), &config), MEED_OK);
+    parse_text(text, &config);
     assert_true(config.qkv_bias);
+    assert_false(meed_model_config_windowed(&config, 1));
+    snprintf(text, sizeof text,
+             "{\"model_type\":\"qwen3\",\"use_sliding_window\":true,\"max_window_layers\":1,%s",
+             rest);
+    parse_text(text, &config);
+    assert_false(meed_model_config_windowed(&config, 0));
+    assert_true(meed_model_config_windowed(&config, 1));
+}
+
+/* Gemma 3 as transformers 4 and 5 write it, and with what the files leave out. */
+static void model_config_reads_gemma(void **state)
+{
+    (void)state;
+    static const char rest[] =
+        "\"architectures\":[\"Gemma3ForCausalLM\"],\"hidden_size\":64,\"intermediate_size\":96,"
+        "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":1,"
+        "\"vocab_size\":100,\"max_position_embeddings\":256,\"attn_logit_softcapping\":null";
+    char text[1024];
+    struct meed_model_config old, fresh, bare;
+    snprintf(text, sizeof text,
+             "{%s,\"sliding_window\":9,\"sliding_window_pattern\":3,\"rope_theta\":5e5,"
+             "\"rope_local_base_freq\":2e4,\"query_pre_attn_scalar\":64,"
+             "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8.0}}",
+             rest);
+    parse_text(text, &old);
+    snprintf(text, sizeof text,
+             "{%s,\"sliding_window\":9,\"layer_types\":[\"sliding_attention\","
+             "\"sliding_attention\",\"full_attention\"],\"query_pre_attn_scalar\":64,"
+             "\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":8.0,"
+             "\"rope_theta\":5e5},\"sliding_attention\":{\"rope_type\":\"default\","
+             "\"rope_theta\":2e4}}}",
+             rest);
+    parse_text(text, &fresh);
+    assert_memory_equal(&old, &fresh, sizeof old);
+    assert_int_equal(old.window_layers[0], 3);
+    assert_int_equal(old.window, 9);
+    assert_true(fabs((double)old.attention_scale - 0.125) < 1e-9);
+    snprintf(text, sizeof text, "{%s}", rest);
+    parse_text(text, &bare);
+    assert_true(bare.tied && bare.qk_norm && bare.out_norms && bare.norm_plus_one);
+    assert_int_equal(bare.glu, MEED_GLU_GELU_TANH);
+    assert_int_equal(bare.head_dim, 256);
+    assert_int_equal(bare.window_layers[0], 7);
+    assert_true(fabs(bare.rope_theta - 1e6) < 1 && fabs(bare.rope_local_theta - 1e4) < 1);
+    float local[12 * 256], others[12 * 256], sines[12 * 256];
+    meed_model_config_rope(&fresh, true, 3, local, sines);
+    meed_model_config_rope(&fresh, false, 3, others, sines);
+    double angle = pow(2e4, -2.0 / 256);
+    assert_true(fabs((double)local[128 + 1] - cos(angle)) < 1e-6);
+    assert_true(fabs((double)others[128 + 1] - cos(pow(5e5, -2.0 / 256) / 8)) < 1e-6);
+    snprintf(text, sizeof text, "{%s,\"final_logit_softcapping\":30.0}", rest);
+    expect_text(text, MEED_UNSUPPORTED, "final_logit_softcapping");
+    snprintf(text, sizeof text, "{%s,\"hidden_activation\":\"relu\"}", rest);
+    expect_text(text, MEED_UNSUPPORTED, "hidden_activation");
+    snprintf(text, sizeof text,
+             "{%s,\"rope_parameters\":{\"sliding_attention\":{\"rope_type\":\"yarn\"}}}", rest);
+    expect_text(text, MEED_UNSUPPORTED, "sliding_attention");
 }
 
 /* Positions turn at theta^(-2i/D); linear scaling divides the angle; llama3 leaves fast pairs. */
@@ -144,7 +224,7 @@ static void model_config_rope_angles(void **state)
     (void)state;
     struct meed_model_config config = {.head_dim = 8, .rope_theta = 100.0, .rope_factor = 4.0};
     float cosines[12], sines[12];
-    meed_model_config_rope(&config, 3, cosines, sines);
+    meed_model_config_rope(&config, false, 3, cosines, sines);
     for (int pair = 0; pair < 4; pair++) {
         double angle = 2.0 * pow(100.0, -2.0 * pair / 8.0);
         assert_true(fabs((double)cosines[8 + pair] - cos(angle)) < 1e-6);
@@ -152,13 +232,13 @@ static void model_config_rope_angles(void **state)
         assert_true(fabs((double)cosines[pair] - 1.0) < 1e-9);
     }
     config.rope = MEED_ROPE_LINEAR;
-    meed_model_config_rope(&config, 3, cosines, sines);
+    meed_model_config_rope(&config, false, 3, cosines, sines);
     assert_true(fabs((double)sines[8] - sin(0.5)) < 1e-6);
     config.rope = MEED_ROPE_LLAMA3;
     config.rope_low_freq = 1.0;
     config.rope_high_freq = 4.0;
     config.rope_original_positions = 64;
-    meed_model_config_rope(&config, 3, cosines, sines);
+    meed_model_config_rope(&config, false, 3, cosines, sines);
     assert_true(fabs((double)sines[8] - sin(2.0)) < 1e-6); /* fast: unchanged */
     assert_true(fabs((double)sines[11] - sin(2 * pow(100, -0.75) / 4)) < 1e-6); /* slow: divided */
 }
@@ -170,6 +250,8 @@ int main(void)
         cmocka_unit_test(model_config_reads_both_spellings),
         cmocka_unit_test(model_config_refuses_by_name),
         cmocka_unit_test(model_config_knows_its_families),
+        cmocka_unit_test(model_config_finds_windows),
+        cmocka_unit_test(model_config_reads_gemma),
         cmocka_unit_test(model_config_rope_angles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

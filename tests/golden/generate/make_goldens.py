@@ -22,7 +22,8 @@ import sys
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import (AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig,
+                          Qwen2Config, Qwen3Config)
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LENGTHS = [13, 7, 21]  # tokens of the three sequences
@@ -48,6 +49,17 @@ FAMILIES = {
     "qwen3": (Qwen3Config, dict(num_key_value_heads=2, tie_word_embeddings=False, head_dim=16,
                                 rms_norm_eps=1e-6)),
     "llama_sharded": (LlamaConfig, dict(num_key_value_heads=2, tie_word_embeddings=False)),
+    # Windows shorter than two of the three sequences.
+    "mistral": (MistralConfig, dict(num_key_value_heads=2, tie_word_embeddings=False,
+                                    sliding_window=6)),
+    "gemma3": (Gemma3TextConfig, dict(num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-6,
+                                      query_pre_attn_scalar=24, sliding_window=5,
+                                      layer_types=["sliding_attention", "full_attention"],
+                                      rope_parameters=dict(
+                                          full_attention=dict(rope_type="linear", factor=8.0,
+                                                              rope_theta=1e6),
+                                          sliding_attention=dict(rope_type="default",
+                                                                 rope_theta=100.0)))),
 }
 # The spelling of transformers 4, to be read like that of 5.
 OLD_SPELLING = {"llama_rope3", "llama_gqa"}
@@ -64,7 +76,7 @@ def random_weights(model, generator):
             if value.dim() == 1 and name.endswith("bias"):
                 fresh = 0.3 * noise
             elif value.dim() == 1:
-                fresh = 1.0 + 0.2 * noise
+                fresh = (0.0 if model.config.model_type == "gemma3_text" else 1.0) + 0.2 * noise
             elif "embed" in name:
                 fresh = 0.3 * noise
             else:

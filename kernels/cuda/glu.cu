@@ -1,17 +1,19 @@
-/* SwiGLU (Shazeer 2020): h = silu(g)·u with the low-rank tail, and its gradient.
+/* Gated linear units (Shazeer 2020), h = g·σ(z(g))·u with the low-rank tail, and their gradient.
  *
- * silu(g) = g·σ(g); with σ = σ(g): dg = dh·u·σ·(1 + g·(1 − σ)), du = dh·g·σ. One exponential and
- * one division an element; expf overflows to infinity for g below −88 and σ becomes 0, as it
- * should. Bytes: 6 an element forward, 10 backward, nothing else to gain but the tail: fused, a
- * block takes 16 rows of gu and makes their T from L2 (tail.cuh), which saves reading h again, F
- * columns wide, for the down projection. Short batches and batches without a tail spread over
- * columns instead (lanes.cuh). Element-wise: a row's bits are its own.
+ * SwiGLU: z = g. GeGLU: z = 2√(2/π)·(g + 0.044715·g³), which is gelu's tanh form without a tanh.
+ * With σ = σ(z): dg = dh·u·σ·(1 + g·z′·(1 − σ)), du = dh·g·σ. One exponential and one division an
+ * element; expf overflows to infinity for z below −88 and σ becomes 0, as it should. Bytes: 6 an
+ * element forward, 10 backward, nothing else to gain but the tail: fused, a block takes 16 rows of
+ * gu and makes their T from L2 (tail.cuh), which saves reading h again, F columns wide, for the
+ * down projection. Short batches and batches without a tail spread over columns instead
+ * (lanes.cuh). Element-wise: a row's bits are its own.
  *
  * The backward loads both halves of its lanes before it stores either, so dgu may be gu.
  */
 #include "kernels/cuda/tail.cuh"
 
-template <typename T> struct swiglu_job {
+template <typename T> struct glu_job {
+    enum meed_glu act;
     const T *gu;
     T *out; /* h */
     const T *dout;
@@ -28,15 +30,23 @@ template <typename T> struct swiglu_job {
     bool dgu_aligned;
 };
 
-static __device__ __forceinline__ float sigmoid(float x)
+#define GELU_LINEAR 1.5957691216f /* 2√(2/π) */
+#define GELU_CUBIC 0.0713548163f  /* 0.044715 of it */
+
+static __device__ __forceinline__ float gate_sigmoid(enum meed_glu act, float g)
 {
-    return 1.0f / (1.0f + expf(-x));
+    float z = act == MEED_GLU_SILU ? g : g * fmaf(g * g, GELU_CUBIC, GELU_LINEAR);
+    return 1.0f / (1.0f + expf(-z));
+}
+/* g·z′(g) */
+static __device__ __forceinline__ float gate_slope(enum meed_glu act, float g)
+{
+    return act == MEED_GLU_SILU ? g : g * fmaf(g * g, 3.0f * GELU_CUBIC, GELU_LINEAR);
 }
 
 /* h of one lane group. */
 template <typename T>
-static __device__ __forceinline__ void swiglu_lanes(const swiglu_job<T> &job, int64_t row,
-                                                    int64_t col)
+static __device__ __forceinline__ void glu_lanes(const glu_job<T> &job, int64_t row, int64_t col)
 {
     constexpr int N = LANE_COUNT<T>;
     const T *from = job.gu + row * job.gu_stride + col;
@@ -47,21 +57,21 @@ static __device__ __forceinline__ void swiglu_lanes(const swiglu_job<T> &job, in
     lanes_get(up, from + job.width, count, job.gu_aligned, 0.0f);
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        gate[i] = gate[i] * sigmoid(gate[i]) * up[i];
+        gate[i] = gate[i] * gate_sigmoid(job.act, gate[i]) * up[i];
     }
     lanes_put(job.out + row * job.out_stride + col, gate, count, job.out_aligned);
 }
 
 template <typename T>
-static __global__ void __launch_bounds__(32 * SWEEP_ROWS) swiglu_fwd_kernel(swiglu_job<T> job)
+static __global__ void __launch_bounds__(32 * SWEEP_ROWS) glu_fwd_kernel(glu_job<T> job)
 {
     sweep<LANE_COUNT<T>>(job.rows, job.width,
-                         [&](int64_t row, int64_t col) { swiglu_lanes(job, row, col); });
+                         [&](int64_t row, int64_t col) { glu_lanes(job, row, col); });
 }
 
 template <typename T, int NT>
 static __global__ void __launch_bounds__(TAIL_THREADS, 2)
-    swiglu_fwd_tail_kernel(swiglu_job<T> job, tail_job<T> tail)
+    glu_fwd_tail_kernel(glu_job<T> job, tail_job<T> tail)
 {
     constexpr int N = LANE_COUNT<T>;
     constexpr int FLOATS = TAIL_SHARED<T, NT>;
@@ -73,7 +83,7 @@ static __global__ void __launch_bounds__(TAIL_THREADS, 2)
         if (first + i < job.rows) {
 #pragma unroll 2
             for (int64_t col = (int64_t)lane * N; col < job.width; col += 32 * N) {
-                swiglu_lanes(job, first + i, col);
+                glu_lanes(job, first + i, col);
             }
         }
     }
@@ -82,7 +92,7 @@ static __global__ void __launch_bounds__(TAIL_THREADS, 2)
 }
 
 template <typename T>
-static __global__ void __launch_bounds__(32 * SWEEP_ROWS) swiglu_bwd_kernel(swiglu_job<T> job)
+static __global__ void __launch_bounds__(32 * SWEEP_ROWS) glu_bwd_kernel(glu_job<T> job)
 {
     constexpr int N = LANE_COUNT<T>;
     sweep<N>(job.rows, job.width, [&](int64_t row, int64_t col) {
@@ -96,8 +106,8 @@ static __global__ void __launch_bounds__(32 * SWEEP_ROWS) swiglu_bwd_kernel(swig
         lanes_get(grad, job.dout + row * job.dout_stride + col, count, job.dout_aligned, 0.0f);
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            float part = sigmoid(gate[i]);
-            float slope = part * (1.0f + gate[i] * (1.0f - part));
+            float part = gate_sigmoid(job.act, gate[i]);
+            float slope = part * (1.0f + gate_slope(job.act, gate[i]) * (1.0f - part));
             float dup = grad[i] * gate[i] * part;
             gate[i] = grad[i] * up[i] * slope;
             up[i] = dup;
@@ -109,10 +119,11 @@ static __global__ void __launch_bounds__(32 * SWEEP_ROWS) swiglu_bwd_kernel(swig
 }
 
 template <typename T>
-static void fwd_launch(const struct meed_backend *be, struct meed_mat gu,
+static void fwd_launch(const struct meed_backend *be, enum meed_glu act, struct meed_mat gu,
                        const struct meed_tail *tail, struct meed_mat out)
 {
-    swiglu_job<T> job = {};
+    glu_job<T> job = {};
+    job.act = act;
     job.gu = (const T *)gu.data;
     job.out = (T *)out.data;
     job.gu_stride = gu.stride;
@@ -126,33 +137,36 @@ static void fwd_launch(const struct meed_backend *be, struct meed_mat gu,
         tail_dispatch(low.r, [&](auto width) {
             constexpr int NT = decltype(width)::TILES;
             dim3 grid((unsigned)((job.rows + TAIL_ROWS - 1) / TAIL_ROWS));
-            MEED_LAUNCH((swiglu_fwd_tail_kernel<T, NT>), grid, dim3(TAIL_THREADS), 0,
+            MEED_LAUNCH((glu_fwd_tail_kernel<T, NT>), grid, dim3(TAIL_THREADS), 0,
                         meed_cuda_stream(be), job, low);
         });
-        meed_cuda_check(be, cudaGetLastError(), "swiglu_fwd");
+        meed_cuda_check(be, cudaGetLastError(), "glu_fwd");
         return;
     }
-    MEED_LAUNCH((swiglu_fwd_kernel<T>), sweep_grid(job.rows, job.width, LANE_COUNT<T>),
-                sweep_block(), 0, meed_cuda_stream(be), job);
-    meed_cuda_check(be, cudaGetLastError(), "swiglu_fwd");
+    MEED_LAUNCH((glu_fwd_kernel<T>), sweep_grid(job.rows, job.width, LANE_COUNT<T>), sweep_block(),
+                0, meed_cuda_stream(be), job);
+    meed_cuda_check(be, cudaGetLastError(), "glu_fwd");
     meed_cuda_tail_apply(be, out, job.width, tail);
 }
 
-extern "C" void meed_cuda_swiglu_fwd(const struct meed_backend *be, struct meed_mat gu,
-                                     const struct meed_tail *tail, struct meed_mat out)
+extern "C" void meed_cuda_glu_fwd(const struct meed_backend *be, enum meed_glu act,
+                                  struct meed_mat gu, const struct meed_tail *tail,
+                                  struct meed_mat out)
 {
     MEED_ASSERT(gu.cols % 2 == 0 && out.rows == gu.rows && out.dtype == gu.dtype);
     MEED_ASSERT(out.cols == gu.cols / 2 + tail_rank(tail));
     if (gu.rows > 0 && gu.cols > 0) {
-        (gu.dtype == MEED_DTYPE_F32 ? fwd_launch<float> : fwd_launch<meed_bf16>)(be, gu, tail, out);
+        (gu.dtype == MEED_DTYPE_F32 ? fwd_launch<float> : fwd_launch<meed_bf16>)(be, act, gu, tail,
+                                                                                 out);
     }
 }
 
 template <typename T>
-static void bwd_launch(const struct meed_backend *be, struct meed_mat dout, struct meed_mat gu,
-                       struct meed_mat dgu)
+static void bwd_launch(const struct meed_backend *be, enum meed_glu act, struct meed_mat dout,
+                       struct meed_mat gu, struct meed_mat dgu)
 {
-    swiglu_job<T> job = {};
+    glu_job<T> job = {};
+    job.act = act;
     job.gu = (const T *)gu.data;
     job.dout = (const T *)dout.data;
     job.dgu = (T *)dgu.data;
@@ -164,18 +178,19 @@ static void bwd_launch(const struct meed_backend *be, struct meed_mat dout, stru
     job.gu_aligned = lanes_aligned(gu) && job.width % LANE_COUNT<T> == 0;
     job.dout_aligned = lanes_aligned(dout);
     job.dgu_aligned = lanes_aligned(dgu) && job.width % LANE_COUNT<T> == 0;
-    MEED_LAUNCH((swiglu_bwd_kernel<T>), sweep_grid(job.rows, job.width, LANE_COUNT<T>),
-                sweep_block(), 0, meed_cuda_stream(be), job);
-    meed_cuda_check(be, cudaGetLastError(), "swiglu_bwd");
+    MEED_LAUNCH((glu_bwd_kernel<T>), sweep_grid(job.rows, job.width, LANE_COUNT<T>), sweep_block(),
+                0, meed_cuda_stream(be), job);
+    meed_cuda_check(be, cudaGetLastError(), "glu_bwd");
 }
 
-extern "C" void meed_cuda_swiglu_bwd(const struct meed_backend *be, struct meed_mat dout,
-                                     struct meed_mat gu, struct meed_mat dgu)
+extern "C" void meed_cuda_glu_bwd(const struct meed_backend *be, enum meed_glu act,
+                                  struct meed_mat dout, struct meed_mat gu, struct meed_mat dgu)
 {
     MEED_ASSERT(gu.cols % 2 == 0 && dgu.cols == gu.cols && dgu.rows == gu.rows);
     MEED_ASSERT(dout.rows == gu.rows && dout.cols >= gu.cols / 2);
     MEED_ASSERT(dout.dtype == gu.dtype && dgu.dtype == gu.dtype);
     if (gu.rows > 0 && gu.cols > 0) {
-        (gu.dtype == MEED_DTYPE_F32 ? bwd_launch<float> : bwd_launch<meed_bf16>)(be, dout, gu, dgu);
+        (gu.dtype == MEED_DTYPE_F32 ? bwd_launch<float> : bwd_launch<meed_bf16>)(be, act, dout, gu,
+                                                                                 dgu);
     }
 }
