@@ -538,6 +538,45 @@ static void run_sqnorm(struct meed_op_case *c)
     c->be->sqnorm(c->be, c->f[0], PARAMETERS, &sum);
 }
 
+/* --- frozen weights in blocks ----------------------------------------------------------------- */
+
+/* NF4 codes and scales of x[0] [hidden, hidden]: the dearest format to unpack. */
+static void prepare_block_pack(struct meed_op_case *c)
+{
+    int64_t hidden = c->shape.hidden, blocks = hidden * meed_blocks_per_row(hidden);
+    int64_t code_floats = blocks * meed_block_bytes(MEED_BLOCK_NF4) / (int64_t)sizeof(float);
+    c->x[0] = mat(c, hidden, hidden, 0.05);
+    c->x[1] = floats_mat(c, 1, blocks, 0);
+    c->packed = (struct meed_blocks){.codes = (uint8_t *)floats(c, code_floats, 0),
+                                     .scales = c->x[1].data,
+                                     .rows = hidden,
+                                     .cols = hidden,
+                                     .format = MEED_BLOCK_NF4};
+    c->bytes = mat_bytes(c->x[0]) + 4.0 * (double)(code_floats + blocks);
+    result(c, c->x[1]);
+}
+static void run_block_pack(struct meed_op_case *c)
+{
+    c->be->block_pack(c->be, c->x[0], c->packed);
+}
+
+static void prepare_block_unpack(struct meed_op_case *c)
+{
+    prepare_block_pack(c);
+    c->x[2] = mat(c, c->shape.hidden, c->shape.rank, 1);
+    c->x[3] = mat(c, c->shape.hidden, c->shape.hidden + c->shape.rank, 0);
+    c->bytes += mat_bytes(c->x[2]) + mat_bytes(c->x[3]) - mat_bytes(c->x[0]);
+    if (c->x[0].data && c->packed.codes && c->packed.scales) {
+        run_block_pack(c);
+    }
+    c->out_count = 0;
+    result(c, c->x[3]);
+}
+static void run_block_unpack(struct meed_op_case *c)
+{
+    c->be->block_unpack(c->be, c->packed, c->x[2], c->x[3]);
+}
+
 /* --- the table -------------------------------------------------------------------------------- */
 
 const struct meed_op_case_info meed_op_cases[] = {

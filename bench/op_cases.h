@@ -29,6 +29,7 @@ struct meed_op_case {
     double *sums; /* where an op gives float64 */
     struct meed_tail tail;
     struct meed_pack pack;
+    struct meed_blocks packed;
     int block_count;
     void *blocks[MEED_OP_CASE_BLOCKS];
 };

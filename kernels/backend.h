@@ -15,6 +15,7 @@
 #ifndef MEED_KERNELS_BACKEND_H
 #define MEED_KERNELS_BACKEND_H
 
+#include "kernels/block_format.h"
 #include "kernels/types.h"
 
 MEED_BEGIN_C
@@ -206,6 +207,15 @@ typedef void meed_op_adamw_fn(const struct meed_backend *be, const struct meed_a
 /* *sum += Σ values², fp64, fixed order. Host result: synchronises. */
 typedef void meed_op_sqnorm_fn(const struct meed_backend *be, const float *values, int64_t count,
                                double *sum);
+/* Frozen weights into blocks along K (block_format.h): out.rows = w.rows, out.cols = w.cols. Values
+ * are finite; elements past the last column count as zero and are written so. A block's codes and
+ * scale depend on its own values alone, and are the same bits on every backend. */
+typedef void meed_op_block_pack_fn(const struct meed_backend *be, struct meed_mat w,
+                                   struct meed_blocks out);
+/* out [N, K+R]: its first K columns are scale·value(code), one fp32 product rounded to out's dtype;
+ * the last R are tail [N, R], of the same dtype (R = 0: data NULL). Same bits on every backend. */
+typedef void meed_op_block_unpack_fn(const struct meed_backend *be, struct meed_blocks blocks,
+                                     struct meed_mat tail, struct meed_mat out);
 
 /* How the devices of a collective's ranks add among themselves (collective.h); one group at a time.
  * All ranks call each of them, in the same order. */

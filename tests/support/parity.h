@@ -100,6 +100,8 @@ void parity_close(struct parity *p, const char *what, struct meed_mat got, const
 #define PARITY_FAMILY_sample PARITY_SAMPLE
 #define PARITY_FAMILY_adamw PARITY_ADAMW
 #define PARITY_FAMILY_sqnorm PARITY_ADAMW
+#define PARITY_FAMILY_block_pack PARITY_BLOCKWISE
+#define PARITY_FAMILY_block_unpack PARITY_BLOCKWISE
 
 #define PARITY_RUN(name) PARITY_DO(name)
 #ifndef PARITY_MATMUL
@@ -128,6 +130,9 @@ void parity_close(struct parity *p, const char *what, struct meed_mat got, const
 #endif
 #ifndef PARITY_ADAMW
 #define PARITY_ADAMW(name)
+#endif
+#ifndef PARITY_BLOCKWISE
+#define PARITY_BLOCKWISE(name)
 #endif
 
 #define PARITY_DO(name)                                                                            \
