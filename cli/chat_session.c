@@ -62,6 +62,7 @@ static enum meed_status open_net(const struct meed_chat_session_options *options
     const struct meed_adapter *adapters[1] = {NULL};
     struct meed_net_options net_options = {
         .dtype = MEED_DTYPE_F32,
+        .base = options->base,
         .max_rows = MEED_CHAT_SESSION_ROWS,
         .max_sequences = 1,
     };

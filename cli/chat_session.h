@@ -1,8 +1,8 @@
 /* Everything a command needs to let a model speak: opened together, closed together.
  *
- * `generate` and `chat` share it. Weights are held in fp32; one adapter at most.
- * Interrupts (Ctrl-C) are caught while a session is open: the first one asks the running generation
- * to stop, so that what is there can still be printed.
+ * `generate` and `chat` share it. Weights are held in fp32, frozen ones in blocks if asked; one
+ * adapter at most. Interrupts (Ctrl-C) are caught while a session is open: the first one asks the
+ * running generation to stop, so that what is there can still be printed.
  */
 #ifndef MEED_CLI_CHAT_SESSION_H
 #define MEED_CLI_CHAT_SESSION_H
@@ -17,10 +17,11 @@ enum { MEED_CHAT_SESSION_ROWS = 256, MEED_CHAT_SESSION_STOPS = MEED_MODEL_MAX_EO
 
 struct meed_chat_session_options {
     const char *model;
-    const char *adapter;  /* NULL: none */
-    const char *device;   /* as meed_backend_open knows it; NULL: the CPU */
-    int64_t threads;      /* 0: all cores */
-    bool template_wanted; /* fail where the model has no chat template */
+    const char *adapter;         /* NULL: none */
+    const char *device;          /* as meed_backend_open knows it; NULL: the CPU */
+    int64_t threads;             /* 0: all cores */
+    enum meed_block_format base; /* of the frozen weights */
+    bool template_wanted;        /* fail where the model has no chat template */
 };
 struct meed_chat_session {
     struct meed_pool *pool;

@@ -28,7 +28,7 @@ struct options {
     enum meed_status status; /* of parsing */
 };
 
-enum { KEY_DEVICE = 256 };
+enum { KEY_DEVICE = 256, KEY_BASE };
 
 static const struct argp_option option_rows[] = {
     {"model", 'm', "DIR", 0, "model folder (Hugging Face layout)", 0},
@@ -39,6 +39,7 @@ static const struct argp_option option_rows[] = {
     {"top-p", 'P', "P", 0, "draw from the likeliest tokens that make up this share (default: 1)",
      0},
     {"seed", 'S', "N", 0, "of the draws (default: 1)", 0},
+    {"base", KEY_BASE, "WORD", 0, "frozen weights: dense, int8, int4, nf4 (default: dense)", 0},
     {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 0},
     {"threads", 'T', "N", 0, "worker threads (default: all cores)", 0},
     {0},
@@ -51,6 +52,7 @@ static const char documentation[] =
     "  meed chat --model examples/tiny/model\n"
     "  meed chat --model examples/tiny/model --adapter out/demo/adapter \\\n"
     "      --system 'Be brief.'\n"
+    "  meed chat --model M --base nf4\n"
     "  printf 'Hello\\nWhat do you know?\\n' |\n"
     "      meed chat --model M --temperature 0.7 --seed 3";
 
@@ -97,6 +99,9 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case 's':
         options->system = text;
         break;
+    case KEY_BASE:
+        options->status = meed_command_line_base(text, &options->session.base);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case KEY_DEVICE:
         options->session.device = text;
         options->status = meed_backend_check_device(text);

@@ -23,17 +23,19 @@ struct options {
     const char *benchmark;
     const char *json;
     const char *device;
+    enum meed_block_format base;
     int64_t threads;
     bool quiet;
     enum meed_status status; /* of parsing */
 };
 
-enum { KEY_DEVICE = 256 };
+enum { KEY_DEVICE = 256, KEY_BASE };
 
 static const struct argp_option option_rows[] = {
     {"model", 'm', "DIR", 0, "base model folder (Hugging Face layout)", 0},
     {"adapter", 'a', "DIR", 0, "PEFT adapter (default: the plain base)", 0},
     {"benchmark", 'b', "FILE", 0, "dialogues: Meed JSONL or MT-Bench-101", 0},
+    {"base", KEY_BASE, "WORD", 0, "frozen weights: dense, int8, int4, nf4 (default: dense)", 0},
     {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 0},
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 0},
     {"json", 'j', "FILE", 0, "write the result here", 0},
@@ -48,7 +50,8 @@ static const char documentation[] =
     "  meed eval --model examples/tiny/model \\\n"
     "      --benchmark examples/tiny/benchmark.jsonl\n"
     "  meed eval --model M --adapter out/bank --benchmark mtbench101.jsonl \\\n"
-    "      --json score.json";
+    "      --json score.json\n"
+    "  meed eval --model M --benchmark B.jsonl --base nf4   # a quarter of bf16";
 
 static error_t option_parse(int key, char *text, struct argp_state *state)
 {
@@ -69,6 +72,9 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case 'q':
         options->quiet = true;
         break;
+    case KEY_BASE:
+        options->status = meed_command_line_base(text, &options->base);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case KEY_DEVICE:
         options->device = text;
         options->status = meed_backend_check_device(text);
@@ -181,6 +187,7 @@ static enum meed_status run(const struct options *options, struct meed_score_ses
         MEED_TRY(meed_adapter_load(options->adapter, &session->checkpoint->config, adapter));
     }
     struct meed_score_options how = {.batch_tokens = 2048,
+                                     .base = options->base,
                                      .bootstrap = 1000,
                                      .seed = 1,
                                      .progress = meed_score_session_progress,

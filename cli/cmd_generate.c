@@ -31,7 +31,7 @@ struct options {
     enum meed_status status; /* of parsing */
 };
 
-enum { KEY_TOP_K = 256, KEY_DEVICE };
+enum { KEY_TOP_K = 256, KEY_DEVICE, KEY_BASE };
 
 static const struct argp_option option_rows[] = {
     {"model", 'm', "DIR", 0, "model folder (Hugging Face layout)", 0},
@@ -45,6 +45,7 @@ static const struct argp_option option_rows[] = {
     {"top-k", KEY_TOP_K, "K", 0, "draw from the K likeliest tokens (default: 0, off)", 0},
     {"seed", 'S', "N", 0, "of the draws (default: 1)", 0},
     {"slots", 's', "N", 0, "prompts in flight (default: 8)", 0},
+    {"base", KEY_BASE, "WORD", 0, "frozen weights: dense, int8, int4, nf4 (default: dense)", 0},
     {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 0},
     {"threads", 'T', "N", 0, "worker threads (default: all cores)", 0},
     {"json", 'j', "FILE", 0, "write the replies here instead of standard output", 0},
@@ -58,6 +59,7 @@ static const char documentation[] =
     "Examples:\n"
     "  meed generate --model examples/tiny/model --prompts prompts.jsonl\n"
     "  meed generate --model M --adapter A --prompts p.jsonl --json out.jsonl\n"
+    "  meed generate --model M --prompts p.jsonl --base int8\n"
     "  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}' |\n"
     "    meed generate --model M --prompts - --temperature 0.7 --top-p 0.9";
 
@@ -130,6 +132,9 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case 'q':
         options->quiet = true;
         break;
+    case KEY_BASE:
+        options->status = meed_command_line_base(text, &options->session.base);
+        return options->status == MEED_OK ? 0 : EINVAL;
     case KEY_DEVICE:
         options->session.device = text;
         options->status = meed_backend_check_device(text);

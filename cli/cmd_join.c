@@ -26,6 +26,7 @@ struct options {
     bool insecure, truncate, quiet;
     enum meed_worker_behaviour behaviour;
     enum meed_dtype dtype;
+    enum meed_block_format base;
     int64_t threads, checkpoint_every;
     enum meed_status status;
 };
@@ -39,6 +40,7 @@ enum {
     KEY_BEHAVIOUR,
     KEY_TRUNCATE,
     KEY_DTYPE,
+    KEY_BASE,
     KEY_CHECKPOINT_EVERY,
     KEY_DEVICE,
 };
@@ -56,6 +58,7 @@ static const struct argp_option option_rows[] = {
     {"insecure", KEY_INSECURE, NULL, 0, "plain text, no identity check: for tests", 2},
     {"truncate", KEY_TRUNCATE, NULL, 0, "cut over-long dialogues instead of refusing them", 3},
     {"dtype", KEY_DTYPE, "WORD", 0, "f32 or bf16, of weights and activations (default: f32)", 3},
+    {"base", KEY_BASE, "WORD", 0, "frozen weights: dense, int8, int4, nf4 (default: dense)", 3},
     {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 3},
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 3},
     {"checkpoint-every", KEY_CHECKPOINT_EVERY, "N", 0, "steps between checkpoints (default: 50)",
@@ -75,7 +78,7 @@ static const char documentation[] =
     "      --data d.jsonl --state state --tls-ca ca.pem \\\n"
     "      --tls-cert client-north.pem --tls-key client-north.key\n"
     "  meed join --server 127.0.0.1:9443 --id a --model M --data D.jsonl \\\n"
-    "      --state S --insecure";
+    "      --state S --insecure --base nf4";
 
 static error_t word_parse(int key, const char *text, struct options *options)
 {
@@ -89,6 +92,9 @@ static error_t word_parse(int key, const char *text, struct options *options)
         break;
     case KEY_DTYPE:
         options->status = meed_workbench_parse_dtype(text, &options->dtype);
+        break;
+    case KEY_BASE:
+        options->status = meed_command_line_base(text, &options->base);
         break;
     case KEY_DEVICE:
         options->device = text;
@@ -320,6 +326,7 @@ static enum meed_status run(const struct options *options)
         .dataset = bench.dataset,
         .truncate = options->truncate,
         .dtype = options->dtype,
+        .base = options->base,
         .checkpoint_every = options->checkpoint_every,
         .behaviour = options->behaviour,
         .stop = stop,

@@ -43,6 +43,7 @@ enum {
     KEY_ACCUMULATION,
     KEY_DROPOUT,
     KEY_DTYPE,
+    KEY_BASE,
     KEY_WARMUP,
     KEY_LR_MIN,
     KEY_WEIGHT_DECAY,
@@ -77,6 +78,7 @@ static const struct argp_option option_rows[] = {
     {"clip", KEY_CLIP, "X", 0, "gradient norm at most, 0 for never (default: 1)", 3},
     {"seed", 's', "N", 0, "of adapter, data order and dropout (default: 1)", 3},
     {"dtype", KEY_DTYPE, "WORD", 0, "f32 or bf16, of weights and activations (default: bf16)", 4},
+    {"base", KEY_BASE, "WORD", 0, "frozen weights: dense, int8, int4, nf4 (default: dense)", 4},
     {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 4},
     {"threads", 't', "N", 0, "worker threads (default: all cores, shared by the ranks)", 4},
     {"ranks", KEY_RANKS, "N", 0, "processes that share each step, or the word slurm: its tasks", 4},
@@ -101,6 +103,7 @@ static const char documentation[] =
     "  meed train --model M --data D.jsonl --out A2 --adapter A1\n"
     "  meed train --model M --data D.jsonl --out A --targets q_proj,v_proj \\\n"
     "      --checkpoint-every 50 --resume --json log.jsonl\n"
+    "  meed train --model M --data D.jsonl --out A --base nf4   # QLoRA's base\n"
     "  meed train --model M --data D.jsonl --out A --gpus 8 --accumulation 16\n"
     "  srun -N 4 --ntasks-per-node 8 --kill-on-bad-exit=1 meed train --ranks slurm \\\n"
     "      --device cuda --accumulation 32 --model M --data D.jsonl --out A";
@@ -201,6 +204,9 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
         return options->status == MEED_OK ? 0 : EINVAL;
     case KEY_DTYPE:
         options->status = meed_workbench_parse_dtype(text, &options->train.dtype);
+        return options->status == MEED_OK ? 0 : EINVAL;
+    case KEY_BASE:
+        options->status = meed_command_line_base(text, &options->train.base);
         return options->status == MEED_OK ? 0 : EINVAL;
     case KEY_DEVICE:
         options->device = text;

@@ -55,6 +55,7 @@ enum {
     KEY_SHARD,
     KEY_STATE,
     KEY_MERGE,
+    KEY_BASE,
 };
 
 static const struct argp_option option_rows[] = {
@@ -68,6 +69,7 @@ static const struct argp_option option_rows[] = {
     {"guard-z", KEY_GUARD_Z, "X", 0, "standard errors below 0 that exclude (default: 2.576)", 2},
     {"draws", KEY_DRAWS, "N", 0, "bootstrap draws (default: 1000)", 2},
     {"seed", 's', "N", 0, "of the bootstrap (default: 1)", 2},
+    {"base", KEY_BASE, "WORD", 0, "frozen weights: dense, int8, int4, nf4 (default: dense)", 3},
     {"device", KEY_DEVICE, "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 3},
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 3},
     {"path", KEY_PATH, "WORD", 0, "auto, stack or merge (default: auto)", 3},
@@ -91,6 +93,8 @@ static const char documentation[] =
     "      --budget 1000 --cache u.db\n"
     "  meed value --model M --benchmark mtbench101.jsonl --adapters A B \\\n"
     "      --budget 1000 --method loo\n"
+    "  meed value --model M --benchmark B.jsonl --adapters A B --base nf4 \\\n"
+    "      --budget 1000                # on the stack path\n"
     "  meed value --model M --benchmark B.jsonl --adapters round/* \\\n"
     "      --shard 3/8 --state D        # in eight processes, on any machines\n"
     "  meed value --model M --benchmark B.jsonl --adapters round/* \\\n"
@@ -169,6 +173,9 @@ static error_t choice_parse(int key, const char *text, struct options *options)
     } else if (key == KEY_DRAWS) {
         failed = number_parse(options, "--draws", text, 0, 1000000, &number);
         v->bootstrap = (int32_t)number;
+    } else if (key == KEY_BASE) {
+        options->status = meed_command_line_base(text, &v->base);
+        failed = options->status == MEED_OK ? 0 : EINVAL;
     } else if (key == KEY_SHARD) {
         options->status = shard_parse(text, &v->shard);
         failed = options->status == MEED_OK ? 0 : EINVAL;

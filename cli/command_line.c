@@ -131,3 +131,14 @@ enum meed_status meed_command_line_parse(const struct argp *argp, int argc, char
     }
     return MEED_OK;
 }
+
+enum meed_status meed_command_line_base(const char *text, enum meed_block_format *base)
+{
+    for (int i = 0; i < MEED_BLOCK_FORMATS; i++) {
+        if (strcmp(text, meed_block_format_name((enum meed_block_format)i)) == 0) {
+            *base = (enum meed_block_format)i;
+            return MEED_OK;
+        }
+    }
+    return MEED_FAIL(MEED_ARG, "--base %.32s; use dense, int8, int4 or nf4", text);
+}

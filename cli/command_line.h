@@ -12,11 +12,15 @@
 
 #include <argp.h>
 #include "base/status.h"
+#include "kernels/block_format.h"
 
 /* argv[0] is "meed <command>". `failed` is where the command's parser keeps the status of a value
  * that it refused. --help and --usage print and end the process, as argp does. */
 MEED_MUST_CHECK enum meed_status meed_command_line_parse(const struct argp *argp, int argc,
                                                          char **argv, void *input,
                                                          const enum meed_status *failed);
+/* --base: dense, int8, int4 or nf4; ARG for other words. */
+MEED_MUST_CHECK enum meed_status meed_command_line_base(const char *text,
+                                                        enum meed_block_format *base);
 
 #endif

@@ -31,6 +31,7 @@ struct meed_local_train_job {
     const char *client_id;
     const struct meed_adapter *start;
     enum meed_dtype dtype;
+    enum meed_block_format base; /* of the frozen weights (net.h) */
     const char *checkpoint_path;
     int64_t checkpoint_every;         /* steps; 0: only when stopped */
     meed_local_train_step_fn on_step; /* may be NULL */

@@ -71,7 +71,8 @@ struct meed_worker_config {
     struct meed_dataset *dataset;
     bool truncate;
     enum meed_dtype dtype;
-    int64_t checkpoint_every; /* steps */
+    enum meed_block_format base; /* of the frozen weights (net.h) */
+    int64_t checkpoint_every;    /* steps */
     enum meed_worker_behaviour behaviour;
     int64_t backoff_ms;                /* of the first retry; doubles up to 64 times that. 0: 250 */
     const volatile sig_atomic_t *stop; /* non-zero: checkpoint and return; may be NULL */

@@ -211,6 +211,7 @@ static enum meed_status train(struct round_job *job, struct meed_local_train_res
         .client_id = config->id,
         .start = job->global,
         .dtype = config->dtype,
+        .base = config->base,
         .checkpoint_path = path,
         .checkpoint_every = config->checkpoint_every,
         .on_step = on_step,

@@ -101,6 +101,12 @@ enum meed_status meed_coalition_create(const struct meed_backend *be,
                          "must be at least 1",
                          count, options->batch_tokens);
     }
+    if (options->path == MEED_PATH_MERGE && options->base != MEED_BLOCK_NONE) {
+        return MEED_FAIL(MEED_ARG,
+                         "coalitions cannot be merged into a base held as %s; take the stack path, "
+                         "or a dense base",
+                         meed_block_format_name(options->base));
+    }
     MEED_TRY(weights_check(weights, count));
     struct meed_coalition *made = meed_heap_alloc(1, sizeof *made);
     if (!made) {

@@ -16,7 +16,8 @@
  * folds one coalition at a time into a copy of W, cheaper when a coalition scores more tokens than
  * the crossover of coalition_plan.c; AUTO asks that cost model at the first score and then keeps
  * its answer, so that the values of one evaluator never mix paths. Both paths give the same value
- * to fp32 rounding; each is bit-equal alone, in any batch and for any thread count.
+ * to fp32 rounding; each is bit-equal alone, in any batch and for any thread count. With a base in
+ * blocks (net.h) there is only STACK: AUTO takes it, MERGE is refused.
  */
 #ifndef MEED_ENGINE_COALITION_H
 #define MEED_ENGINE_COALITION_H
@@ -29,8 +30,9 @@ enum meed_coalition_path { MEED_PATH_AUTO, MEED_PATH_STACK, MEED_PATH_MERGE };
 
 struct meed_coalition_options {
     enum meed_coalition_path path;
-    enum meed_dtype dtype; /* F32 for the utility of record */
-    int32_t batch_tokens;  /* rows of one forward */
+    enum meed_dtype dtype;       /* F32 for the utility of record */
+    int32_t batch_tokens;        /* rows of one forward */
+    enum meed_block_format base; /* of the frozen weights; NONE for the utility of record */
 };
 
 struct meed_coalition; /* evaluator for one cohort */

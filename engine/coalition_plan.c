@@ -79,6 +79,9 @@ enum meed_coalition_path meed_coalition_path_of(const struct meed_coalition *coa
     if (coalition->path != MEED_PATH_AUTO) {
         return coalition->path;
     }
+    if (coalition->options.base != MEED_BLOCK_NONE) {
+        return MEED_PATH_STACK;
+    }
     struct coalition_cost cost =
         meed_coalition_plan_cost(coalition, tokens_per_coalition, coalitions);
     return cost.merge < cost.stack ? MEED_PATH_MERGE : MEED_PATH_STACK;

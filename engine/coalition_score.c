@@ -246,6 +246,7 @@ static enum meed_status nets_ready(struct meed_coalition *c, int32_t longest)
     int32_t sequences = rows / 8 + 1;
     struct meed_net_options options = {
         .dtype = c->options.dtype,
+        .base = c->options.base,
         .max_rows = merge ? 8 : rows, /* on the merge path the stack only lends its factors */
         .max_sequences = merge ? 1 : sequences,
         .adapters = c->slots,

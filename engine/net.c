@@ -82,7 +82,7 @@ static void forget_group(const struct meed_net *net, const struct meed_net_group
     const struct meed_backend *be = net->be;
     be->forget(be, group->weight.data);
     if (group->r > 0) {
-        be->forget(be, meed_mat_cols(group->weight, group->k, group->r).data);
+        be->forget(be, group->tail.data);
         be->forget(be, group->a.data);
     }
 }
@@ -137,9 +137,9 @@ static void pack_slot(const struct meed_net *net, const struct meed_net_group *g
 {
     struct meed_mat a_rows = meed_mat_rows(group->a, slot->t_begin, slot->r);
     struct meed_mat module =
-        meed_mat_rows(group->weight, meed_proj_row_begin(&net->config, slot->proj),
+        meed_mat_rows(group->tail, meed_proj_row_begin(&net->config, slot->proj),
                       meed_proj_outputs(&net->config, slot->proj));
-    struct meed_mat tail = meed_mat_cols(module, group->k + slot->t_begin, slot->r);
+    struct meed_mat tail = meed_mat_cols(module, slot->t_begin, slot->r);
     net->be->lora_pack(net->be, a, b, slot->scale, a_rows, tail);
 }
 

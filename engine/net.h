@@ -25,7 +25,14 @@ struct meed_net; /* opaque; internals in engine/net_internal.h */
 
 struct meed_net_options {
     enum meed_dtype dtype; /* of weights and activations */
-    int32_t max_rows;      /* M of the largest batch */
+    /* How the frozen W of every linear group is held. NONE: dense, in dtype. Otherwise in blocks, a
+     * half (int8) or a quarter (int4, nf4) of bf16, and unpacked before each product into a scratch
+     * of the largest group; results are those of a dense network of the unpacked values, to the
+     * bit. Embedding, head, norms and biases stay in dtype: ids gather rows of the one, the other
+     * is read in chunks at the end of every pass, and their error would go straight into the
+     * logits. */
+    enum meed_block_format base;
+    int32_t max_rows; /* M of the largest batch */
     int32_t max_sequences;
     bool backward;                              /* keep activations and gradients */
     float dropout;                              /* of the low-rank branch, training only */
@@ -74,7 +81,9 @@ MEED_MUST_CHECK enum meed_status meed_net_logits(struct meed_net *net,
 
 /* --- merging (the oracle and the cheap path for few coalitions) ------------------------------ */
 /* Rewrites every group of `net` (created with adapter_count 0) as W + Σ_i gates[i]·s_i·B_i·A_i from
- * the stack's base weights and adapters; sums in fp32 in adapter order. */
+ * the stack's base weights and adapters; sums in fp32 in adapter order. UNSUPPORTED with a base in
+ * blocks: the merged weights would be dense, the memory that the blocks save, or rounded to blocks
+ * again, an error the size of the update. */
 MEED_MUST_CHECK enum meed_status meed_net_merge(struct meed_net *net, const struct meed_net *stack,
                                                 const float *gates);
 

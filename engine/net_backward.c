@@ -78,7 +78,8 @@ static bool linear_backward(const struct backward *pass, int32_t layer, enum mee
         return false;
     }
     int64_t begin = dx_wanted ? 0 : group->k;
-    be->matmul(be, MEED_MATMUL_NN, dy, meed_mat_cols(group->weight, begin, width - begin), false,
+    struct meed_mat weight = meed_net_weight(net, group);
+    be->matmul(be, MEED_MATMUL_NN, dy, meed_mat_cols(weight, begin, width - begin), false,
                meed_mat_cols(dxt, begin, width - begin));
     if (group->r > 0) {
         struct meed_tail tail = meed_net_tail(net, layer, g, pass->pass);

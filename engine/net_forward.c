@@ -126,7 +126,8 @@ static void linear(const struct meed_net *net, const struct meed_net_group *grou
                    struct meed_mat y)
 {
     const struct meed_backend *be = net->be;
-    be->matmul(be, MEED_MATMUL_NT, meed_net_top(group->xt, rows), group->weight, false, y);
+    be->matmul(be, MEED_MATMUL_NT, meed_net_top(group->xt, rows), meed_net_weight(net, group),
+               false, y);
     if (group->bias) {
         be->bias_add(be, y, group->bias);
     }

@@ -41,9 +41,11 @@ struct meed_net_slot {
 
 struct meed_net_group {
     int64_t k, n, r;        /* r: R, padded to TAIL_ALIGN */
-    struct meed_mat weight; /* [N, K+R] */
-    struct meed_mat a;      /* [R, K] */
-    float *bias;            /* [N] or NULL */
+    struct meed_mat weight; /* [N, K+R]; over the shared scratch where the base is in blocks */
+    struct meed_mat tail;   /* [N, R], s∘B: the last columns of weight, or its own with blocks */
+    struct meed_blocks blocks; /* W [N, K]; format NONE: it stands in weight */
+    struct meed_mat a;         /* [R, K] */
+    float *bias;               /* [N] or NULL */
     struct meed_net_slot *slots;
     int32_t slot_count;
     int32_t layout;     /* groups whose tails are laid out alike share gate vectors */
@@ -93,8 +95,10 @@ struct meed_net {
 
     /* weights */
     struct meed_net_layer *layers;
-    struct meed_mat embed;       /* [V, hidden] */
-    struct meed_mat head;        /* [V, hidden]; the embedding if tied */
+    struct meed_mat embed; /* [V, hidden] */
+    struct meed_mat head;  /* [V, hidden]; the embedding if tied */
+    void *unpacked;        /* the largest [W | s∘B] of the groups, shared; NULL when dense */
+    size_t unpacked_bytes;
     float *final_norm;           /* [hidden] */
     float embed_scale;           /* rounded to the net's dtype */
     struct meed_rope_table rope; /* [rope_positions, D/2], and again for windowed layers */
@@ -197,6 +201,11 @@ int64_t meed_net_rope_angles(const struct meed_net *net, int32_t positions);
 struct meed_rope_table meed_net_rope_of(const struct meed_net *net, int32_t layer,
                                         const struct meed_net_pass *pass);
 struct meed_attention_shape meed_net_attention_of(const struct meed_net *net, int32_t layer);
+
+/* [W | s∘B] of a group, ready for one product: with a base in blocks it is unpacked into the
+ * scratch that all groups share, and valid until the next call. */
+struct meed_mat meed_net_weight(const struct meed_net *net, const struct meed_net_group *group);
+
 /* cos and sin of a table's positions, to the device. */
 MEED_MUST_CHECK enum meed_status meed_net_fill_rope(const struct meed_net *net, int32_t positions,
                                                     struct meed_rope_table table);

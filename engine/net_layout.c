@@ -157,11 +157,56 @@ static struct meed_mat take_mat(struct meed_net *net, int64_t rows, int64_t cols
     return meed_device_arena_mat(&net->device, rows, cols, net->options.dtype);
 }
 
+/* [W | s∘B] as one matrix, or W in blocks and s∘B beside it. */
+static void lay_out_matrix(struct meed_net *net, struct meed_net_group *group)
+{
+    int64_t width = group->k + group->r;
+    enum meed_block_format format = net->options.base;
+    if (format == MEED_BLOCK_NONE) {
+        group->weight = take_mat(net, group->n, width);
+        group->tail = meed_mat_cols(group->weight, group->k, group->r);
+        return;
+    }
+    int64_t blocks = group->n * meed_blocks_per_row(group->k);
+    group->weight = meed_mat_view(net->unpacked, group->n, width, width, net->options.dtype);
+    group->tail = take_mat(net, group->n, group->r);
+    group->blocks = (struct meed_blocks){
+        .codes = meed_device_arena_take(&net->device, blocks, (size_t)meed_block_bytes(format)),
+        .scales = take_floats(net, blocks),
+        .rows = group->n,
+        .cols = group->k,
+        .format = format,
+    };
+}
+
+/* The widest K+R that any layer has in a group. */
+static int64_t widest(const struct meed_net *net, enum meed_group group)
+{
+    int64_t width = 0;
+    for (int32_t i = 0; i < net->config.layers; i++) {
+        const struct meed_net_group *at = meed_net_group_at(net, i, group);
+        width = MEED_MAX(width, at->k + at->r);
+    }
+    return width;
+}
+
+/* One scratch for all groups: only one product runs at a time. */
+static void lay_out_unpacked(struct meed_net *net)
+{
+    int64_t largest = 0;
+    for (int g = 0; g < MEED_GROUP_COUNT && net->options.base != MEED_BLOCK_NONE; g++) {
+        largest = MEED_MAX(largest, net->layers[0].groups[g].n * widest(net, (enum meed_group)g));
+    }
+    size_t item_bytes = meed_dtype_bytes(net->options.dtype);
+    net->unpacked = meed_device_arena_take(&net->device, largest, item_bytes);
+    net->unpacked_bytes = (size_t)largest * item_bytes;
+}
+
 static void lay_out_layer_weights(struct meed_net *net, struct meed_net_layer *layer)
 {
     for (int g = 0; g < MEED_GROUP_COUNT; g++) {
         struct meed_net_group *group = &layer->groups[g];
-        group->weight = take_mat(net, group->n, group->k + group->r);
+        lay_out_matrix(net, group);
         group->a = take_mat(net, group->r, group->k);
         group->bias =
             net->config.qkv_bias && g == MEED_GROUP_QKV ? take_floats(net, group->n) : NULL;
@@ -184,6 +229,7 @@ static void lay_out_weights(struct meed_net *net)
     int64_t angles = meed_net_rope_angles(net, net->rope_positions);
     net->rope.cos = take_floats(net, angles);
     net->rope.sin = take_floats(net, angles);
+    lay_out_unpacked(net);
     for (int32_t i = 0; i < config->layers; i++) {
         lay_out_layer_weights(net, &net->layers[i]);
     }
@@ -241,17 +287,6 @@ static void lay_out_activations(struct meed_net *net, struct meed_net_layer *lay
         layer->q_rstd = take_floats(net, rows * config->heads);
         layer->k_rstd = take_floats(net, rows * config->kv_heads);
     }
-}
-
-/* The widest K+R that any layer has in a group. */
-static int64_t widest(const struct meed_net *net, enum meed_group group)
-{
-    int64_t width = 0;
-    for (int32_t i = 0; i < net->config.layers; i++) {
-        const struct meed_net_group *at = meed_net_group_at(net, i, group);
-        width = MEED_MAX(width, at->k + at->r);
-    }
-    return width;
 }
 
 /* One set for all layers. Each layer views the shared memory with its own widths; rstd and lse are

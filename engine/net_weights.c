@@ -4,9 +4,14 @@
  * A weight is converted a block of rows at a time (file dtype → fp32 → the net's dtype), so loading
  * needs one small scratch buffer, whatever the model's size. Where the device's memory is the
  * host's, the rows are written where they stay; elsewhere a matrix is built on the host and copied.
+ *
+ * A base in blocks is quantised on the way, from the file's own values and block of rows by block
+ * of rows, so the peak of loading is the final size and that scratch. What is not finite is refused
+ * here; kernels never see it.
  */
 #include "engine/net_internal.h"
 
+#include <math.h>
 #include <string.h>
 #include "base/buf.h"
 
@@ -118,11 +123,53 @@ static enum meed_status fill_vector(const struct filler *fill, enum meed_param_k
     return be->sync(be);
 }
 
+static enum meed_status check_finite(const struct meed_tensor *tensor, int64_t begin,
+                                     const float *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        if (!isfinite(values[i])) {
+            return MEED_FAIL(MEED_NUMERIC,
+                             "tensor '%s': value %lld is not finite, and no block can hold it; "
+                             "repair the file, or load the base dense",
+                             tensor->name, (long long)(begin + i));
+        }
+    }
+    return MEED_OK;
+}
+
+/* Tensor [rows, cols] into blocks. Rows pass through the unpacking scratch where the device cannot
+ * read the host's memory: it is idle until the first product. */
+static enum meed_status fill_blocks(const struct filler *fill, const struct meed_tensor *tensor,
+                                    struct meed_blocks to)
+{
+    const struct meed_backend *be = fill->net->be;
+    int64_t rows = tensor->shape[0], cols = tensor->shape[1], room = fill->scratch_count;
+    if (!be->host_memory) {
+        room = MEED_MIN(room, (int64_t)(fill->net->unpacked_bytes / sizeof(float)));
+    }
+    int64_t block = MEED_MAX(room / cols, (int64_t)1);
+    for (int64_t begin = 0; begin < rows; begin += block) {
+        int64_t count = MEED_MIN(block, rows - begin);
+        void *from = fill->scratch;
+        MEED_TRY(read_part(tensor, begin * cols, count * cols, fill->scratch));
+        MEED_TRY(check_finite(tensor, begin * cols, fill->scratch, count * cols));
+        if (!be->host_memory) {
+            from = fill->net->unpacked;
+            MEED_TRY(be->copy_to(be, from, fill->scratch, (size_t)(count * cols) * sizeof(float)));
+        }
+        be->block_pack(be, meed_mat_view(from, count, cols, cols, MEED_DTYPE_F32),
+                       meed_blocks_rows(to, begin, count));
+        MEED_TRY(be->sync(be)); /* the scratch is used again */
+    }
+    return MEED_OK;
+}
+
 static enum meed_status fill_group(const struct filler *fill, int32_t layer, enum meed_group g)
 {
     const struct meed_model_config *config = &fill->net->config;
     struct meed_net_group *group = meed_net_group_at(fill->net, layer, g);
-    struct meed_mat weight = host_view(fill, group->weight);
+    bool dense = group->blocks.format == MEED_BLOCK_NONE;
+    struct meed_mat weight = dense ? host_view(fill, group->weight) : group->weight;
     for (int p = 0; p < MEED_PROJ_COUNT; p++) {
         enum meed_proj proj = (enum meed_proj)p;
         if (meed_proj_infos[proj].group != g) {
@@ -130,12 +177,14 @@ static enum meed_status fill_group(const struct filler *fill, int32_t layer, enu
         }
         int64_t row = meed_proj_row_begin(config, proj);
         const struct meed_tensor *tensor = find(fill, MEED_PARAM_WEIGHT, layer, proj);
-        MEED_TRY(fill_rows(fill, tensor, meed_mat_rows(weight, row, weight.rows - row)));
+        MEED_TRY(dense ? fill_rows(fill, tensor, meed_mat_rows(weight, row, weight.rows - row))
+                       : fill_blocks(fill, tensor,
+                                     meed_blocks_rows(group->blocks, row, tensor->shape[0])));
         if (group->bias) {
             MEED_TRY(fill_vector(fill, MEED_PARAM_BIAS, layer, proj, group->bias + row));
         }
     }
-    return host_done(fill, group->weight);
+    return dense ? host_done(fill, group->weight) : MEED_OK;
 }
 
 static enum meed_status fill_layer(const struct filler *fill, int32_t idx)
@@ -217,7 +266,8 @@ static size_t largest_matrix_bytes(const struct meed_net *net)
     for (int32_t i = 0; i < net->config.layers; i++) {
         for (int g = 0; g < MEED_GROUP_COUNT; g++) {
             const struct meed_net_group *group = meed_net_group_at(net, i, (enum meed_group)g);
-            count = MEED_MAX(count, group->weight.rows * group->weight.stride);
+            bool dense = group->blocks.format == MEED_BLOCK_NONE;
+            count = MEED_MAX(count, dense ? group->weight.rows * group->weight.stride : 0);
         }
     }
     return (size_t)count * meed_dtype_bytes(net->options.dtype);
@@ -244,11 +294,27 @@ out:
     return st;
 }
 
+struct meed_mat meed_net_weight(const struct meed_net *net, const struct meed_net_group *group)
+{
+    if (group->blocks.format != MEED_BLOCK_NONE) {
+        net->be->block_unpack(net->be, group->blocks, group->tail, group->weight);
+    }
+    return group->weight;
+}
+
 /* --- merging ---------------------------------------------------------------------------------- */
 
 static enum meed_status check_pair(const struct meed_net *net, const struct meed_net *stack)
 {
     const struct meed_model_config *x = &net->config, *y = &stack->config;
+    if (net->options.base != MEED_BLOCK_NONE || stack->options.base != MEED_BLOCK_NONE) {
+        return MEED_FAIL(MEED_UNSUPPORTED,
+                         "merging needs dense base weights, not %s; score with gates (the stack "
+                         "path) instead",
+                         meed_block_format_name(net->options.base != MEED_BLOCK_NONE
+                                                    ? net->options.base
+                                                    : stack->options.base));
+    }
     bool same = net->be == stack->be && net->options.dtype == stack->options.dtype &&
                 x->layers == y->layers && x->hidden == y->hidden && x->ffn == y->ffn &&
                 x->heads == y->heads && x->kv_heads == y->kv_heads && x->head_dim == y->head_dim;
@@ -291,8 +357,7 @@ enum meed_status meed_net_merge(struct meed_net *net, const struct meed_net *sta
                 continue; /* no adapter touches this group: it never left the base weights */
             }
             be->forget(be, to->weight.data);
-            be->lora_merge(be, meed_mat_cols(from->weight, 0, from->k),
-                           meed_mat_cols(from->weight, from->k, from->r), from->a,
+            be->lora_merge(be, meed_mat_cols(from->weight, 0, from->k), from->tail, from->a,
                            stack->merge_gates + stack->layouts[from->layout].begin, to->weight);
         }
     }

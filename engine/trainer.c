@@ -127,6 +127,7 @@ static enum meed_status make_net(struct meed_trainer *trainer,
     const struct meed_train_options *options = &trainer->options;
     struct meed_net_options net = {
         .dtype = options->dtype,
+        .base = options->base,
         .max_rows = options->batch_tokens,
         .max_sequences = meed_trainer_order_max_sequences(&trainer->order),
         .backward = true,

@@ -34,6 +34,7 @@ struct meed_train_options {
     bool freeze_b;
     uint64_t seed;
     enum meed_dtype dtype;
+    enum meed_block_format base; /* of the frozen weights (net.h); default dense */
 };
 /* 100 steps of 1,024 tokens, lr 2e-4, floor 0.1, warm-up 5, betas 0.9 0.999, eps 1e-8, decay 0,
  * clip 1, seed 1, bf16. */

@@ -65,6 +65,7 @@ static void hash_options(struct meed_sha256 *hash, const struct meed_train_optio
         options->freeze_b,
         options->seed,
         (uint64_t)options->dtype,
+        (uint64_t)options->base,
     };
     for (size_t i = 0; i < MEED_COUNT(numbers); i++) {
         hash_f32(hash, numbers[i]);

@@ -20,7 +20,11 @@ static enum meed_status sums_score(const struct meed_backend *be,
     struct meed_coalition *coalition = NULL;
     const double one = 1.0;
     struct meed_coalition_options how = {
-        .path = MEED_PATH_STACK, .dtype = MEED_DTYPE_F32, .batch_tokens = options->batch_tokens};
+        .path = MEED_PATH_STACK,
+        .dtype = MEED_DTYPE_F32,
+        .base = options->base,
+        .batch_tokens = options->batch_tokens,
+    };
     if (!adapter) {
         struct meed_lora_config lora = {.rank = 1, .alpha = 1, .targets = 1u << MEED_PROJ_Q};
         MEED_TRY_OUT(meed_adapter_create(&checkpoint->config, &lora, &zero));

@@ -37,6 +37,7 @@ struct meed_score {
 
 struct meed_score_options {
     int32_t batch_tokens;
+    enum meed_block_format base; /* of the frozen weights (net.h) */
     int32_t bootstrap;
     uint64_t seed;
     meed_coalition_progress_fn progress;

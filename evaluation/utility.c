@@ -22,6 +22,7 @@ struct meed_utility {
     struct meed_utility_shard *shard; /* NULL: one process does all */
     int32_t players;
     enum meed_coalition_path path;
+    enum meed_block_format base;
     int32_t chunk; /* coalitions scored between two writes */
     uint8_t context[MEED_SHA256_BYTES];
     meed_coalition_progress_fn progress;
@@ -49,9 +50,10 @@ static enum meed_status context_hash(struct meed_utility *u, const struct meed_b
     struct meed_sha256 *hash = NULL;
     MEED_TRY(meed_sha256_create(&hash));
     char kind[160];
-    int length = snprintf(kind, sizeof kind, "meed utility 1 %s %s %s %s players=%d", MEED_RELEASE,
-                          be->name, u->path == MEED_PATH_MERGE ? "merge" : "stack",
-                          meed_dtype_name(MEED_DTYPE_F32), u->players);
+    int length =
+        snprintf(kind, sizeof kind, "meed utility 1 %s %s %s %s base=%s players=%d", MEED_RELEASE,
+                 be->name, u->path == MEED_PATH_MERGE ? "merge" : "stack",
+                 meed_dtype_name(MEED_DTYPE_F32), meed_block_format_name(u->base), u->players);
     meed_sha256_update(hash, kind, (size_t)length);
     meed_sha256_update(hash, checkpoint->hash, sizeof checkpoint->hash);
     meed_sha256_update(hash, u->benchmark->hash, sizeof u->benchmark->hash);
@@ -101,8 +103,9 @@ static enum meed_status identity_write(const struct meed_utility *u, const struc
     for (int32_t k = 0; k < u->players; k++) {
         MEED_TRY(identity_adapter(text, "adapter", k, clients[k]));
     }
-    return meed_buf_printf(text, "method %d coalitions\npath %s\ncontext %s\n", coalitions,
-                           u->path == MEED_PATH_MERGE ? "merge" : "stack", context);
+    return meed_buf_printf(text, "method %d coalitions\npath %s\nbase %s\ncontext %s\n", coalitions,
+                           u->path == MEED_PATH_MERGE ? "merge" : "stack",
+                           meed_block_format_name(u->base), context);
 }
 
 static enum meed_status shard_open(struct meed_utility *u, const struct meed_backend *be,
@@ -136,7 +139,11 @@ static enum meed_status coalition_open(struct meed_utility *u, const struct meed
                                        const struct meed_utility_options *options)
 {
     struct meed_coalition_options made = {
-        .path = options->path, .dtype = MEED_DTYPE_F32, .batch_tokens = options->batch_tokens};
+        .path = options->path,
+        .dtype = MEED_DTYPE_F32,
+        .base = options->base,
+        .batch_tokens = options->batch_tokens,
+    };
     MEED_TRY(meed_coalition_create(be, checkpoint, global, clients, u->players, p, &made,
                                    &u->coalition));
     u->path =
@@ -164,6 +171,7 @@ meed_utility_create(const struct meed_backend *be, const struct meed_checkpoint 
     }
     made->benchmark = benchmark;
     made->players = players;
+    made->base = options->base;
     made->progress = options->progress;
     made->progress_user = options->progress_user;
     int64_t rows = MEED_MAX(benchmark->tokens, 1);

@@ -23,6 +23,7 @@ struct meed_utility;
 
 struct meed_utility_options {
     enum meed_coalition_path path;
+    enum meed_block_format base; /* of the frozen weights (net.h); NONE for a value of record */
     int32_t batch_tokens;
     int32_t coalitions_expected; /* how many the estimator will ask for: decides AUTO once */
     const char *cache_path;      /* NULL: none */

@@ -6,10 +6,10 @@
  *   key (context, members)
  *
  * `context` is the SHA-256 of everything that a utility depends on but its members: model,
- * benchmark, adapters, weights, path, dtype, instruction set, release. So a file may serve many
- * rounds, a changed input finds nothing, and nothing is ever stale. `members` is the canonical
- * member mask. `utilities` are fp64 in item order; `checksum` is the SHA-256 of context, members
- * and utilities: a row that fails it is dropped, reported and computed again, never used.
+ * benchmark, adapters, weights, path, dtype, base format, instruction set, release. So a file may
+ * serve many rounds, a changed input finds nothing, and nothing is ever stale. `members` is the
+ * canonical member mask. `utilities` are fp64 in item order; `checksum` is the SHA-256 of context,
+ * members and utilities: a row that fails it is dropped, reported and computed again, never used.
  *
  * Rows are written in one transaction per batch under WAL, so kill −9 loses at most the batch that
  * was running, and several processes may share a file.

@@ -346,6 +346,7 @@ static struct meed_utility_options utility_options_of(const struct meed_valuatio
     struct meed_estimator_options estimator = estimator_options_of(options);
     return (struct meed_utility_options){
         .path = options->path,
+        .base = options->base,
         .batch_tokens = options->batch_tokens,
         .coalitions_expected = meed_estimator_coalitions(&estimator, players),
         .cache_path = options->cache_path,

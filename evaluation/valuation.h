@@ -24,13 +24,14 @@ struct meed_valuation_options {
     enum meed_value_method method;
     enum meed_pay_rule rule;
     enum meed_coalition_path path;
-    int64_t budget;      /* credits of this round, ≥ 0 */
-    double precision;    /* of sampling methods: see estimator.h */
-    int64_t evaluations; /* their budget of coalitions; 0: 64 draws */
-    double truncation;   /* of permutation; 0: never */
-    int32_t nodes;       /* of gradient; 0: 2 */
-    int32_t bootstrap;   /* draws, e.g. 1000 */
-    double guard_z;      /* φ + guard_z·se < 0, on a guard axis or in all, excludes; e.g. 2.576 */
+    enum meed_block_format base; /* of the frozen weights (net.h); default dense */
+    int64_t budget;              /* credits of this round, ≥ 0 */
+    double precision;            /* of sampling methods: see estimator.h */
+    int64_t evaluations;         /* their budget of coalitions; 0: 64 draws */
+    double truncation;           /* of permutation; 0: never */
+    int32_t nodes;               /* of gradient; 0: 2 */
+    int32_t bootstrap;           /* draws, e.g. 1000 */
+    double guard_z; /* φ + guard_z·se < 0, on a guard axis or in all, excludes; e.g. 2.576 */
     uint64_t seed;
     int32_t batch_tokens;
     const char *cache_path;                  /* SQLite utility cache; NULL: none */

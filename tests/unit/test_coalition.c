@@ -293,7 +293,8 @@ static void coalition_stops_and_refuses(void **state)
     benchmark.sequences[2].ids[1] = kept;
     meed_coalition_destroy(c);
     static const double heavy[CLIENTS] = {0.5, 0.5, 0.5};
-    struct meed_coalition_options options = {MEED_PATH_STACK, MEED_DTYPE_F32, 50};
+    struct meed_coalition_options options = {
+        .path = MEED_PATH_STACK, .dtype = MEED_DTYPE_F32, .batch_tokens = 50};
     struct meed_coalition *none = NULL;
     const struct meed_adapter *const *of = (const struct meed_adapter *const *)clients;
     assert_int_equal(meed_coalition_create(cohort.be, cohort.checkpoint, global, of, CLIENTS, heavy,
@@ -331,6 +332,39 @@ static void coalition_planner_prefers_merging_for_many_tokens(void **state)
     meed_coalition_destroy(c);
 }
 
+/* With a base in blocks only the stack serves: AUTO takes it, MERGE is refused, and the value is
+ * another base's, to the same bits in any batch. */
+static void coalition_on_blocks_is_stacked(void **state)
+{
+    (void)state;
+    double members[CLIENTS] = {1.0, 0.0, 1.0};
+    double got[2][SEQUENCES], dense[SEQUENCES];
+    struct meed_coalition *c = NULL;
+    struct meed_coalition_options options = {
+        .path = MEED_PATH_MERGE, .batch_tokens = 50, .base = MEED_BLOCK_NF4};
+    const struct meed_adapter *const *of = (const struct meed_adapter *const *)clients;
+    assert_int_equal(meed_coalition_create(cohort.be, cohort.checkpoint, global, of, CLIENTS,
+                                           weights, &options, &c),
+                     MEED_ARG);
+    assert_non_null(strstr(meed_last_error(), "nf4"));
+    options.path = MEED_PATH_AUTO;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(meed_coalition_create(cohort.be, cohort.checkpoint, global, of, CLIENTS,
+                                               weights, &options, &c),
+                         MEED_OK);
+        assert_int_equal(meed_coalition_path_of(c, 10000000, 64), MEED_PATH_STACK);
+        score(c, members, 1, got[i]);
+        meed_coalition_destroy(c);
+        options.batch_tokens = 300;
+    }
+    size_t bytes = SEQUENCES * sizeof(double);
+    assert_memory_equal(got[0], got[1], bytes);
+    c = evaluator(global, clients, weights, MEED_PATH_STACK, 50);
+    score(c, members, 1, dense);
+    assert_memory_not_equal(got[0], dense, bytes);
+    meed_coalition_destroy(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +376,7 @@ int main(void)
         cmocka_unit_test(coalition_shares_one_forward_between_masks),
         cmocka_unit_test(coalition_stops_and_refuses),
         cmocka_unit_test(coalition_planner_prefers_merging_for_many_tokens),
+        cmocka_unit_test(coalition_on_blocks_is_stacked),
     };
     return cmocka_run_group_tests(tests, cohort_make, cohort_drop);
 }
