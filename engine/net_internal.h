@@ -146,7 +146,7 @@ struct meed_net {
     float *one;           /* 1.0f on the device: lora_merge serves as y += x */
 };
 
-enum { MEED_NET_TAIL_ALIGN = 8 };
+enum { MEED_NET_TAIL_ALIGN = 8, MEED_NET_TAIL_WIDE = 32 };
 
 /* Rows in flight, and how their tails are made. Every pointer is the device's. */
 struct meed_net_pass {

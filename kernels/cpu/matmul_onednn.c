@@ -23,10 +23,11 @@
 
 enum {
     TILE = 256,        /* rows of a full piece */
-    CHUNK = 512,       /* columns of a chunk */
+    CHUNK_MAX = 512,   /* columns of a chunk, */
+    CHUNK_STEP = 64,   /* a multiple of these: packed layouts pad to them */
     PLAN_SLOTS = 2048, /* of a thread's cache */
     WEIGHT_SLOTS = 1024,
-    PACK_ROWS = 16,     /* packing pays below this many rows */
+    PACK_ROWS = 64,     /* packing pays up to this many rows */
     PACK_AFTER = 3,     /* calls with the same B */
     PACK_MODEL_ROWS = 8 /* M for which the packed layout is chosen */
 };
@@ -392,6 +393,7 @@ struct weights {
     size_t b_bytes;
     int64_t n;
     int64_t k;
+    int64_t chunk; /* columns of a chunk */
     enum meed_dtype dtype;
     int uses;
     bool refused;
@@ -500,9 +502,20 @@ static bool chunk_pack(struct thread_plans *plans, struct plan_key key, const ch
     return ok;
 }
 
+/* Columns of a chunk such that every thread gets as many: 576 on two threads are 320 and 256, and
+ * not 512 and 64. */
+static int64_t chunk_of(int64_t n, int threads)
+{
+    int64_t most = (int64_t)CHUNK_MAX * threads;
+    int64_t chunks = (n + most - 1) / most * threads;
+    int64_t chunk = (n + chunks - 1) / chunks;
+    return (chunk + CHUNK_STEP - 1) / CHUNK_STEP * CHUNK_STEP;
+}
+
 static bool weights_pack(struct meed_matmul_onednn *state, struct weights *weights,
                          struct thread_plans *plans, struct plan_key key)
 {
+    int64_t chunk = weights->chunk;
     if (state->packed_bytes + weights->b_bytes > pack_bytes_max) {
         return false;
     }
@@ -510,9 +523,9 @@ static bool weights_pack(struct meed_matmul_onednn *state, struct weights *weigh
     bool ok = packed != NULL;
     key.packed = 1;
     key.m = PACK_MODEL_ROWS;
-    for (int64_t col = 0; ok && col < weights->n; col += CHUNK) {
+    for (int64_t col = 0; ok && col < weights->n; col += chunk) {
         size_t at = (size_t)(col * weights->k) * meed_dtype_bytes(weights->dtype);
-        key.n = MEED_MIN(CHUNK, weights->n - col);
+        key.n = MEED_MIN(chunk, weights->n - col);
         struct plan_key verdict = key;
         verdict.m = 0;
         ok = plan_get(plans, verdict)->served &&
@@ -529,22 +542,25 @@ static bool weights_pack(struct meed_matmul_onednn *state, struct weights *weigh
 
 /* The packed copy of B for a product with few rows, or NULL; counts the call. */
 static const char *weights_find(struct meed_matmul_onednn *state, struct thread_plans *plans,
-                                struct meed_mat b, struct plan_key key)
+                                struct meed_mat b, struct plan_key key, int64_t chunk)
 {
     const char *packed = NULL;
     pthread_mutex_lock(&state->mutex);
     int idx = 0;
     while (idx < state->count &&
            !(state->weights[idx].b == b.data && state->weights[idx].n == b.rows &&
-             state->weights[idx].k == b.cols && state->weights[idx].dtype == b.dtype)) {
+             state->weights[idx].k == b.cols && state->weights[idx].dtype == b.dtype &&
+             state->weights[idx].chunk == chunk)) {
         idx++;
     }
     if (idx == state->count && idx < WEIGHT_SLOTS) {
         state->weights[state->count++] =
-            (struct weights){b.data,  (size_t)(b.rows * b.cols) * meed_dtype_bytes(b.dtype),
-                             b.rows,  b.cols,
-                             b.dtype, 0,
-                             false,   NULL};
+            (struct weights){.b = b.data,
+                             .b_bytes = (size_t)(b.rows * b.cols) * meed_dtype_bytes(b.dtype),
+                             .n = b.rows,
+                             .k = b.cols,
+                             .chunk = chunk,
+                             .dtype = b.dtype};
     }
     if (idx < WEIGHT_SLOTS) {
         struct weights *weights = &state->weights[idx];
@@ -604,8 +620,10 @@ static void tasks_run(void *user, int64_t begin, int64_t end, int worker_idx)
     for (int64_t task = begin; task < end; task++) {
         int64_t row;
         int64_t rows;
-        piece_bounds(job, task / job->chunks, &row, &rows);
-        int64_t col = task % job->chunks * job->chunk;
+        /* Packed, all pieces of a chunk follow each other: it is read from memory once. */
+        bool by_chunk = job->packed != NULL;
+        piece_bounds(job, by_chunk ? task % job->pieces : task / job->chunks, &row, &rows);
+        int64_t col = (by_chunk ? task / job->pieces : task % job->chunks) * job->chunk;
         struct plan_key key = job->key;
         key.m = rows;
         key.n = MEED_MIN(job->chunk, job->c.cols - col);
@@ -640,6 +658,7 @@ static bool served(struct thread_plans *plans, struct plan_key key, int64_t n)
 /* Cuts the product: pieces of rows, and chunks of columns where pieces are too few. */
 static void job_cut(struct job *job, struct thread_plans *plans, int threads)
 {
+    int64_t chunk = chunk_of(job->c.cols, threads);
     job->tile = TILE;
     while (job->tile > 32 && job->c.rows < 2 * job->tile * threads && threads > 1) {
         job->tile /= 2;
@@ -649,11 +668,11 @@ static void job_cut(struct job *job, struct thread_plans *plans, int threads)
     job->pieces = job->full + (left >= 16) + __builtin_popcount((unsigned)(left % 16));
     job->chunk = job->c.cols;
     bool split = job->packed || (threads > 1 && job->pieces < 2 * threads &&
-                                 job->key.kind == MEED_MATMUL_NT && job->c.cols > CHUNK);
-    int64_t last = job->c.cols % CHUNK ? job->c.cols % CHUNK : CHUNK;
-    if (split && (job->packed || (served(plans, job->key, MEED_MIN(CHUNK, job->c.cols)) &&
+                                 job->key.kind == MEED_MATMUL_NT && job->c.cols > chunk);
+    int64_t last = job->c.cols % chunk ? job->c.cols % chunk : chunk;
+    if (split && (job->packed || (served(plans, job->key, MEED_MIN(chunk, job->c.cols)) &&
                                   served(plans, job->key, last)))) {
-        job->chunk = CHUNK;
+        job->chunk = chunk;
     }
     job->chunks = (job->c.cols + job->chunk - 1) / job->chunk;
 }
@@ -676,10 +695,11 @@ bool meed_matmul_onednn_run(struct meed_pool *pool, struct meed_matmul_onednn *s
         return false;
     }
     if (kind == MEED_MATMUL_NT && c.rows <= PACK_ROWS) {
-        job.packed = weights_find(state, plans, b, job.key);
+        int64_t chunk = chunk_of(c.cols, meed_pool_thread_count(pool));
+        job.packed = weights_find(state, plans, b, job.key, chunk);
         job.key.packed = job.packed != NULL;
     }
     job_cut(&job, plans, meed_pool_thread_count(pool));
-    meed_pool_for(pool, job.pieces * job.chunks, 1, tasks_run, &job);
+    meed_pool_for(pool, job.pieces * job.chunks, job.packed ? job.pieces : 1, tasks_run, &job);
     return true;
 }
