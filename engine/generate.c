@@ -294,27 +294,28 @@ static int32_t find_source(const struct meed_generator *g, const struct meed_pro
     return source;
 }
 
-/* A sequence for a new prompt: the source itself where the prompt only goes on from it, else an
- * empty one, else the one that was used longest ago, the source last. */
+/* A sequence for a new prompt: an empty one, or the one that was used longest ago; but the source
+ * itself where cutting it loses no more than that, or than what is shared. */
 static int32_t find_place(const struct meed_generator *g, int32_t source, int32_t share)
 {
     int32_t place = -1;
-    if (source >= 0 && g->sequences[source].prompt_idx < 0 && g->sequences[source].fed == share) {
-        return source;
-    }
     for (int32_t s = 0; s < g->sequence_count; s++) {
         const struct sequence *at = &g->sequences[s];
+        const struct sequence *best = &g->sequences[MEED_MAX(place, 0)];
         if (at->prompt_idx >= 0 || s == source) {
             continue;
         }
-        if (place < 0 || at->known == 0 || at->used < g->sequences[place].used) {
+        if (place < 0 || (best->fed > 0 && (at->fed == 0 || at->used < best->used))) {
             place = s;
         }
-        if (at->known == 0) {
-            break;
+    }
+    if (source >= 0 && g->sequences[source].prompt_idx < 0) {
+        int32_t lost = g->sequences[source].fed - share;
+        if (place < 0 || lost <= MEED_MAX(share, g->sequences[place].fed)) {
+            return source;
         }
     }
-    return place < 0 ? source : place;
+    return place;
 }
 
 /* Takes the pages that a sequence waits for, once they are fed. */

@@ -427,6 +427,35 @@ static void generate_goes_on_with_a_dialogue(void **state)
     meed_arena_clear(&arena);
 }
 
+/* The same questions again: nothing but each prompt's last token is fed before its reply. */
+static void generate_finds_prompts_held(void **state)
+{
+    (void)state;
+    enum { COUNT = 8 };
+    struct meed_arena arena;
+    struct meed_prompt held[COUNT];
+    struct meed_reply first[COUNT], again[COUNT];
+    meed_arena_init_growing(&arena, "test", 1 << 24);
+    struct meed_generate_options options = options_of(false);
+    for (int p = 0; p < COUNT; p++) {
+        held[p] = (struct meed_prompt){prompt_ids[p], 40, 0};
+    }
+    struct meed_generator *generator = open_generator(COUNT, 0, 0);
+    assert_int_equal(meed_generator_run(generator, held, COUNT, &options, NULL, &arena, first),
+                     MEED_OK);
+    int64_t before = meed_generator_counts(generator).fed;
+    assert_int_equal(meed_generator_run(generator, held, COUNT, &options, NULL, &arena, again),
+                     MEED_OK);
+    int64_t fed = meed_generator_counts(generator).fed - before;
+    for (int p = 0; p < COUNT; p++) {
+        assert_same(&again[p], &first[p]);
+        fed -= again[p].length + again[p].stopped;
+    }
+    assert_int_equal(fed, 0);
+    meed_generator_destroy(generator);
+    meed_arena_clear(&arena);
+}
+
 /* A conversation, all of it as the prompt each time: only what is new is fed. */
 static void generate_keeps_a_conversation(void **state)
 {
@@ -474,6 +503,7 @@ int main(void)
         cmocka_unit_test(generate_keeps_limits),
         cmocka_unit_test(generate_feeds_a_common_prefix_once),
         cmocka_unit_test(generate_goes_on_with_a_dialogue),
+        cmocka_unit_test(generate_finds_prompts_held),
         cmocka_unit_test(generate_keeps_a_conversation),
     };
     return cmocka_run_group_tests(tests, make_prompts, NULL);
