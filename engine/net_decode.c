@@ -2,13 +2,16 @@
  * its rows to the cache and reads all of a slot. A cache brings its own rotary table, because it
  * may be longer than any batch.
  *
- * A step's numbers (ids, slots, positions, wanted rows, keys, draws) are copied into buffers that
- * stay where they are, and the launches behind them depend on the counts of rows and on nothing
- * else: the same step again is the same launches on the same pointers.
+ * A step's numbers (ids, slots, positions, wanted rows, keys, draws, gate sets) are copied in one
+ * piece into buffers that stay where they are, the table where it changed, and what follows
+ * (launch_step) depends on the counts of rows and wanted rows and on nothing else: the next step of
+ * as many rows is the same launches on the same pointers, which is what a graph of a device wants
+ * to record.
  */
 #include "engine/net_decode.h"
 
 #include <stdio.h>
+#include <string.h>
 #include "base/buf.h"
 #include "engine/net_internal.h"
 
@@ -202,44 +205,75 @@ static enum meed_status place_rows(const struct meed_net *net, struct meed_kv_ca
     return MEED_OK;
 }
 
-/* All layers over the rows; final_y holds the wanted ones. */
-static enum meed_status run_rows(struct meed_net *net, struct meed_kv_cache *cache,
-                                 const struct meed_decode_rows *rows)
+/* Sends all numbers of a step in one copy; keys and draws may be NULL. */
+static enum meed_status send_feed(struct meed_net *net, const struct meed_decode_rows *rows,
+                                  const uint64_t *keys, const int32_t *draws)
 {
-    const struct meed_backend *be = net->be;
-    size_t bytes = (size_t)rows->count * sizeof *rows->ids;
-    MEED_TRY(check_rows(net, cache, rows));
-    MEED_TRY(place_rows(net, cache, rows));
-    MEED_TRY(be->copy_to(be, net->ids, rows->ids, bytes));
-    MEED_TRY(be->copy_to(be, net->slots, rows->slots, bytes));
-    MEED_TRY(be->copy_to(be, net->positions, rows->positions, bytes));
-    MEED_TRY(be->copy_to(be, net->wanted, rows->want_rows,
-                         (size_t)rows->want_count * sizeof *rows->want_rows));
+    size_t all = (size_t)net->options.max_rows * sizeof(int32_t);
+    char *feed = (char *)net->feed_host;
+    size_t count = (size_t)rows->count;
+    size_t wants = (size_t)rows->want_count;
+    const struct {
+        const void *from;
+        size_t to;
+        size_t bytes;
+    } parts[] = {
+        {keys, 0, wants * sizeof *keys},
+        {rows->ids, 2 * all, count * sizeof *rows->ids},
+        {rows->positions, 3 * all, count * sizeof *rows->positions},
+        {rows->want_rows, 4 * all, wants * sizeof *rows->want_rows},
+        {rows->slots, 5 * all, count * sizeof *rows->slots},
+        {draws, 6 * all, wants * sizeof *draws},
+        {rows->gate_sets, 7 * all, count * sizeof *rows->gate_sets},
+        {rows->want_gate_sets, 8 * all, wants * sizeof *rows->want_gate_sets},
+    };
+    if (!rows->gate_sets) { /* the first set */
+        memset(feed + 7 * all, 0, 2 * all);
+    }
+    for (size_t i = 0; i < MEED_COUNT(parts); i++) {
+        if (parts[i].from && parts[i].bytes > 0) {
+            memcpy(feed + parts[i].to, parts[i].from, parts[i].bytes);
+        }
+    }
+    return net->be->copy_to(net->be, net->feed, feed, MEED_NET_FEED_WORDS * all);
+}
+
+/* Launches alone: no copy to or from the host, no wait, every pointer and shape a function of the
+ * two counts. Leaves the wanted rows in final_y. */
+static void launch_layers(struct meed_net *net, const struct meed_kv_cache *cache, int32_t rows,
+                          int32_t wanted)
+{
     struct meed_net_pass pass = {
-        .rows = rows->count,
-        .wanted = rows->want_count,
+        .rows = rows,
+        .wanted = wanted,
         .gated = net->gates.sets > 0,
         .rope = cache->rope,
         .rope_positions = cache->capacity,
         .cache = cache,
         .slots = net->slots,
     };
-    if (pass.gated && rows->gate_sets) {
-        MEED_TRY(be->copy_to(be, net->gate_of_row, rows->gate_sets, bytes));
-        MEED_TRY(be->copy_to(be, net->gate_of_wanted, rows->want_gate_sets,
-                             (size_t)rows->want_count * sizeof *rows->want_gate_sets));
-    } else if (pass.gated) {
-        be->zero(be, net->gate_of_row, bytes);
-        be->zero(be, net->gate_of_wanted, bytes);
-    }
     meed_net_run(net, &pass);
-    return MEED_OK;
+}
+
+/* The same and one token for every wanted row, in net->targets. */
+static void launch_step(struct meed_net *net, const struct meed_kv_cache *cache, int32_t rows,
+                        int32_t wanted, const struct meed_sample_rule *rule)
+{
+    launch_layers(net, cache, rows, wanted);
+    for (int32_t begin = 0; begin < wanted; begin += net->chunk) {
+        int32_t count = MEED_MIN(net->chunk, wanted - begin);
+        net->be->sample(net->be, meed_net_head(net, begin, count, MEED_DTYPE_F32), *rule,
+                        net->draw_keys + begin, net->draws + begin, net->targets + begin);
+    }
 }
 
 enum meed_status meed_net_decode(struct meed_net *net, struct meed_kv_cache *cache,
                                  const struct meed_decode_rows *rows, float *logits)
 {
-    MEED_TRY(run_rows(net, cache, rows));
+    MEED_TRY(check_rows(net, cache, rows));
+    MEED_TRY(place_rows(net, cache, rows));
+    MEED_TRY(send_feed(net, rows, NULL, NULL));
+    launch_layers(net, cache, rows->count, rows->want_count);
     return meed_net_head_to_host(net, rows->want_count, logits);
 }
 
@@ -249,16 +283,11 @@ enum meed_status meed_net_decode_sample(struct meed_net *net, struct meed_kv_cac
                                         const int32_t *draws, int32_t *tokens)
 {
     const struct meed_backend *be = net->be;
-    size_t bytes = (size_t)rows->want_count * sizeof *tokens;
-    MEED_TRY(run_rows(net, cache, rows));
-    MEED_TRY(be->copy_to(be, net->draw_keys, keys, (size_t)rows->want_count * sizeof *keys));
-    MEED_TRY(be->copy_to(be, net->draws, draws, bytes));
-    for (int32_t begin = 0; begin < rows->want_count; begin += net->chunk) {
-        int32_t count = MEED_MIN(net->chunk, rows->want_count - begin);
-        be->sample(be, meed_net_head(net, begin, count, MEED_DTYPE_F32), *rule,
-                   net->draw_keys + begin, net->draws + begin, net->targets + begin);
-    }
-    MEED_TRY(be->copy_from(be, tokens, net->targets, bytes));
+    MEED_TRY(check_rows(net, cache, rows));
+    MEED_TRY(place_rows(net, cache, rows));
+    MEED_TRY(send_feed(net, rows, keys, draws));
+    launch_step(net, cache, rows->count, rows->want_count, rule);
+    MEED_TRY(be->copy_from(be, tokens, net->targets, (size_t)rows->want_count * sizeof *tokens));
     MEED_TRY(be->sync(be));
     for (int32_t i = 0; i < rows->want_count; i++) {
         if (tokens[i] < 0) {

@@ -113,17 +113,19 @@ struct meed_net {
     int64_t master_count;
     int64_t stop; /* layer·GROUPS + group of the lowest adapted group: backward ends there */
 
-    /* the batch, on the device */
+    /* the batch, on the device; what a decoding step needs is one block, `feed`, sent at once */
+    int32_t *feed;           /* [MEED_NET_FEED_WORDS, max_rows]: the next eight */
+    int32_t *feed_host;      /* its staging */
+    uint64_t *draw_keys;     /* [max_rows]: sampling */
     int32_t *ids;            /* [max_rows] */
     int32_t *positions;      /* [max_rows] */
-    int32_t *starts;         /* [max_sequences + 1] */
     int32_t *wanted;         /* [max_rows]: rows that reach the head */
-    int32_t *targets;        /* [max_rows] */
     int32_t *slots;          /* [max_rows]: decoding */
-    uint64_t *draw_keys;     /* [max_rows]: sampling */
     int32_t *draws;          /* [max_rows] */
     int32_t *gate_of_row;    /* [max_rows] */
     int32_t *gate_of_wanted; /* [max_rows] */
+    int32_t *starts;         /* [max_sequences + 1] */
+    int32_t *targets;        /* [max_rows] */
     int32_t *rows_host;      /* [max_rows]: staging of lists of rows */
     float *row_weight;       /* [max_rows] */
     float *logprob;          /* [max_rows] */
@@ -146,7 +148,7 @@ struct meed_net {
     float *one;           /* 1.0f on the device: lora_merge serves as y += x */
 };
 
-enum { MEED_NET_TAIL_ALIGN = 8, MEED_NET_TAIL_WIDE = 32 };
+enum { MEED_NET_TAIL_ALIGN = 8, MEED_NET_TAIL_WIDE = 32, MEED_NET_FEED_WORDS = 9 };
 
 /* Rows in flight, and how their tails are made. Every pointer is the device's. */
 struct meed_net_pass {

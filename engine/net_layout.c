@@ -46,6 +46,9 @@ static enum meed_status lay_out_host(struct meed_net *net)
     net->layouts = block;
     MEED_TRY(take_host(net, (size_t)net->options.max_rows, sizeof(int32_t), &block));
     net->rows_host = block;
+    MEED_TRY(take_host(net, (size_t)net->options.max_rows * MEED_NET_FEED_WORDS, sizeof(int32_t),
+                       &block));
+    net->feed_host = block;
     for (int32_t layer = 0; layer < net->config.layers; layer++) {
         for (int g = 0; g < MEED_GROUP_COUNT; g++) {
             int32_t count = count_slots(net, layer, (enum meed_group)g);
@@ -249,16 +252,19 @@ static void lay_out_weights(struct meed_net *net)
 static void lay_out_batch(struct meed_net *net)
 {
     int64_t rows = net->options.max_rows;
-    net->ids = take_ints(net, rows);
-    net->positions = take_ints(net, rows);
+    net->feed = take_ints(net, rows * MEED_NET_FEED_WORDS);
+    if (net->feed) { /* keys first: they are 8 bytes wide */
+        net->draw_keys = (uint64_t *)(void *)net->feed;
+        net->ids = net->feed + 2 * rows;
+        net->positions = net->feed + 3 * rows;
+        net->wanted = net->feed + 4 * rows;
+        net->slots = net->feed + 5 * rows;
+        net->draws = net->feed + 6 * rows;
+        net->gate_of_row = net->feed + 7 * rows;
+        net->gate_of_wanted = net->feed + 8 * rows;
+    }
     net->starts = take_ints(net, (int64_t)net->options.max_sequences + 1);
-    net->wanted = take_ints(net, rows);
     net->targets = take_ints(net, rows);
-    net->slots = take_ints(net, rows);
-    net->draws = take_ints(net, rows);
-    net->draw_keys = meed_device_arena_take(&net->device, rows, sizeof *net->draw_keys);
-    net->gate_of_row = take_ints(net, rows);
-    net->gate_of_wanted = take_ints(net, rows);
     net->row_weight = take_floats(net, rows);
     net->logprob = take_floats(net, rows);
     net->last = take_mat(net, rows, net->config.hidden);
