@@ -317,13 +317,15 @@ static void generate_keeps_limits(void **state)
 }
 
 /* --- what is fed once ------------------------------------------------------------------------- */
-static struct meed_generator *open_generator(int32_t slots, int32_t keep, int32_t pages)
+static struct meed_generator *open_generator(int32_t slots, int32_t keep, int32_t pages,
+                                             int32_t max_rows)
 {
     struct meed_generator *generator = NULL;
     struct meed_generate_options options = options_of(false);
     options.slots = slots;
     options.keep = keep;
     options.pages = pages;
+    options.max_rows = max_rows;
     options.capacity = POSITIONS;
     assert_int_equal(meed_generator_create(&net, &options, &generator), MEED_OK);
     return generator;
@@ -348,7 +350,7 @@ static void generate_feeds_a_common_prefix_once(void **state)
     options.slots = 1;
     assert_int_equal(generate(many, COUNT, options, &arena, want), MEED_OK);
     for (int32_t slots = 1; slots <= 16; slots += 5) {
-        struct meed_generator *generator = open_generator(slots, 0, 0);
+        struct meed_generator *generator = open_generator(slots, 0, 0, PREFIX - 1);
         int64_t replies = 0;
         assert_int_equal(meed_generator_run(generator, many, COUNT, &options, NULL, &arena, got),
                          MEED_OK);
@@ -410,7 +412,7 @@ static void generate_goes_on_with_a_dialogue(void **state)
         memset(&judge, 0, sizeof judge);
         const struct meed_generate_hooks hooks = {NULL, ask_again, &judge};
         struct meed_generator *generator =
-            open_generator(shapes[i].slots, shapes[i].keep, shapes[i].pages);
+            open_generator(shapes[i].slots, shapes[i].keep, shapes[i].pages, 128);
         assert_int_equal(
             meed_generator_run(generator, prompts, DIALOGUES, &options, &hooks, &arena, got),
             MEED_OK);
@@ -440,7 +442,7 @@ static void generate_finds_prompts_held(void **state)
     for (int p = 0; p < COUNT; p++) {
         held[p] = (struct meed_prompt){prompt_ids[p], 40, 0};
     }
-    struct meed_generator *generator = open_generator(COUNT, 0, 0);
+    struct meed_generator *generator = open_generator(COUNT, 0, 0, 128);
     assert_int_equal(meed_generator_run(generator, held, COUNT, &options, NULL, &arena, first),
                      MEED_OK);
     int64_t before = meed_generator_counts(generator).fed;

@@ -110,6 +110,68 @@ static void generate_net_does_not_depend_on_the_batch(void **state)
     meed_arena_clear(&arena);
 }
 
+/* The second turn of a dialogue: prompt, reply, and the prompt's own tokens again. */
+struct turns {
+    const struct meed_prompt *prompts;
+    struct meed_arena *arena;
+    struct meed_prompt second[PROMPTS];
+};
+
+static enum meed_status ask_again(void *user, int32_t idx, const struct meed_reply *reply,
+                                  struct meed_prompt *next)
+{
+    struct turns *turns = user;
+    const struct meed_prompt *first = &turns->prompts[idx];
+    void *block = NULL;
+    if (turns->second[idx].length > 0) {
+        return MEED_OK;
+    }
+    int32_t length = 2 * first->length + reply->length;
+    must(meed_arena_alloc_array(turns->arena, (size_t)length, sizeof(int32_t), &block));
+    int32_t *ids = block;
+    memcpy(ids, first->ids, (size_t)first->length * sizeof *ids);
+    memcpy(ids + first->length, reply->ids, (size_t)reply->length * sizeof *ids);
+    memcpy(ids + first->length + reply->length, first->ids, (size_t)first->length * sizeof *ids);
+    *next = turns->second[idx] = (struct meed_prompt){ids, length, 0};
+    return MEED_OK;
+}
+
+/* Twelve dialogues of two turns in five slots, on kept pages; each second prompt alone and fresh.
+ */
+static void generate_net_goes_on_where_it_was(void **state)
+{
+    (void)state;
+    static const char folder[] = MEED_SOURCE_DIR "/examples/tiny/model";
+    struct machine machine = machine_open(folder, 2);
+    struct meed_arena arena;
+    struct meed_prompt prompts[PROMPTS];
+    struct meed_reply got[PROMPTS], want;
+    struct meed_generator *generator = NULL;
+    meed_arena_init_growing(&arena, "test", 1 << 26);
+    make_prompts(folder, &arena, prompts);
+    struct turns turns = {.prompts = prompts, .arena = &arena};
+    const struct meed_generate_hooks hooks = {NULL, ask_again, &turns};
+    struct meed_generate_options options = meed_generate_defaults();
+    options.max_new_tokens = 12;
+    options.slots = 5;
+    options.max_rows = ROWS;
+    options.capacity = meed_net_config(machine.net)->max_positions;
+    must(meed_generator_create(machine.net, &options, &generator));
+    must(meed_generator_run(generator, prompts, PROMPTS, &options, &hooks, &arena, got));
+    int64_t tokens = 0;
+    for (int p = 0; p < PROMPTS; p++) {
+        must(meed_generate(machine.net, &turns.second[p], 1, &options, &arena, &want, NULL, NULL));
+        assert_int_equal(got[p].length, want.length);
+        assert_memory_equal(got[p].ids, want.ids, (size_t)want.length * sizeof(int32_t));
+        tokens += turns.second[p].length + want.length;
+    }
+    struct meed_generator_counts counts = meed_generator_counts(generator);
+    assert_true(counts.fed <= tokens && counts.shared > 0);
+    meed_generator_destroy(generator);
+    meed_arena_clear(&arena);
+    machine_close(&machine);
+}
+
 static void generate_net_tells_the_known_story(void **state)
 {
     (void)state;
@@ -145,6 +207,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(generate_net_does_not_depend_on_the_batch),
+        cmocka_unit_test(generate_net_goes_on_where_it_was),
         cmocka_unit_test(generate_net_tells_the_known_story),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
