@@ -43,6 +43,12 @@ const struct meed_model_config *meed_net_config(const struct meed_net *of)
     return &of->config;
 }
 
+int32_t meed_net_gate_sets(const struct meed_net *of)
+{
+    (void)of;
+    return 0;
+}
+
 enum meed_status meed_kv_cache_create(const struct meed_net *of, int32_t slots, int32_t capacity,
                                       int32_t pages, struct meed_kv_cache **cache)
 {
