@@ -518,24 +518,29 @@ static void prepare_adamw(struct meed_op_case *c)
         c->f[i] = floats(c, PARAMETERS, i == 2 ? 0 : 0.1);
     }
     c->x[0] = floats_mat(c, 1, PARAMETERS, 1);
+    const struct meed_adamw_step step =
+        meed_adamw_step_make(1e-3f, 0.9f, 0.999f, 1e-8f, 0.01f, 1.0f, 3);
+    int32_t words[sizeof step / sizeof(int32_t)];
+    memcpy(words, &step, sizeof step);
+    c->ints[0] = keep(c, meed_bench_ints(c->be, words, MEED_COUNT(words)));
     c->bytes = 7.0 * 4 * PARAMETERS;
     result(c, c->x[0]);
 }
 static void run_adamw(struct meed_op_case *c)
 {
-    const struct meed_adamw_step step = {1e-3f, 0.9f, 0.999f, 1e-8f, 0.01f, 1.0f, 3};
-    c->be->adamw(c->be, &step, PARAMETERS, c->f[0], c->f[1], c->f[2], c->x[0].data);
+    c->be->adamw(c->be, (const void *)c->ints[0], PARAMETERS, c->f[0], c->f[1], c->f[2],
+                 c->x[0].data);
 }
 
 static void prepare_sqnorm(struct meed_op_case *c)
 {
     c->f[0] = floats(c, PARAMETERS, 1);
+    c->sums = (double *)(void *)floats(c, 2, 0);
     c->bytes = 4.0 * PARAMETERS;
 }
 static void run_sqnorm(struct meed_op_case *c)
 {
-    double sum = 0;
-    c->be->sqnorm(c->be, c->f[0], PARAMETERS, &sum);
+    c->be->sqnorm(c->be, c->f[0], PARAMETERS, c->sums);
 }
 
 /* --- frozen weights in blocks ----------------------------------------------------------------- */

@@ -102,3 +102,41 @@ bool meed_batch_add(struct meed_batch *batch, const struct meed_sequence *sequen
     batch->max_length = MEED_MAX(batch->max_length, rows);
     return true;
 }
+
+/* The next row from `row` on that carries no loss; `taken` walks the batch's loss rows beside it.
+ */
+static int32_t next_idle(const struct meed_batch *batch, int32_t loss_rows, int32_t row,
+                         int32_t *taken)
+{
+    while (*taken < loss_rows && batch->loss_row[*taken] == row) {
+        ++*taken;
+        row++;
+    }
+    return row;
+}
+
+void meed_batch_pad(struct meed_batch *batch, int32_t rows, int32_t sequences, int32_t loss_rows)
+{
+    MEED_ASSERT(rows >= batch->rows && rows <= batch->row_capacity);
+    MEED_ASSERT(sequences > batch->sequences && sequences <= batch->sequence_capacity);
+    MEED_ASSERT(loss_rows >= batch->loss_rows && loss_rows <= rows);
+    int32_t last = batch->sequences;
+    for (int32_t m = batch->rows; m < rows; m++) {
+        batch->ids[m] = 0;
+        batch->positions[m] = 0;
+    }
+    for (int32_t s = last; s < sequences; s++) {
+        batch->gate_set[s] = 0;
+        batch->starts[s + 1] = rows;
+    }
+    int32_t scored = batch->loss_rows, taken = 0, row = 0;
+    for (int32_t i = scored; i < loss_rows; i++) {
+        row = next_idle(batch, scored, row, &taken);
+        batch->loss_row[i] = row++;
+        batch->loss_target[i] = -1;
+        batch->loss_sequence[i] = last;
+    }
+    batch->rows = rows;
+    batch->sequences = sequences;
+    batch->loss_rows = loss_rows;
+}

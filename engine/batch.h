@@ -29,7 +29,7 @@ struct meed_batch {
     int32_t *positions;     /* [M] */
     int32_t *starts;        /* [sequences + 1] */
     int32_t *loss_row;      /* [loss_rows]: row index, increasing */
-    int32_t *loss_target;   /* [loss_rows] */
+    int32_t *loss_target;   /* [loss_rows]; −1: padding */
     int32_t *loss_sequence; /* [loss_rows]: sequence index */
     int32_t *gate_set; /* [sequences] or NULL: gate vector of each sequence (stack evaluation) */
     int32_t row_capacity;
@@ -44,6 +44,12 @@ void meed_batch_reset(struct meed_batch *batch);
  * target only and gets no row of its own: a sequence of length n takes n - 1 rows. */
 bool meed_batch_add(struct meed_batch *batch, const struct meed_sequence *sequence,
                     int32_t gate_set);
+/* Fills the batch up to exactly this shape, so that graphs of few shapes serve many batches
+ * (graph_cache.h): a last sequence of padding rows (token 0, position 0), empty sequences behind
+ * it, and loss rows with target −1 at rows that carry no loss. None of it reaches a result: padding
+ * has log-probability 0 and gradient 0, and no row sees another sequence. Needs one sequence more
+ * than the batch has, no less of anything, loss_rows ≤ rows, and room. */
+void meed_batch_pad(struct meed_batch *batch, int32_t rows, int32_t sequences, int32_t loss_rows);
 
 MEED_END_C
 #endif

@@ -60,7 +60,10 @@ enum meed_status meed_net_create(const struct meed_backend *be,
     MEED_TRY_OUT(meed_net_lay_out(made));
     made->merge_gates_host =
         meed_heap_alloc((size_t)MEED_MAX(made->layout_width, (int64_t)1), sizeof(float));
-    if (!made->merge_gates_host) {
+    made->dropout_keys_host = meed_heap_alloc((size_t)made->config.layers * MEED_GROUP_COUNT,
+                                              sizeof *made->dropout_keys_host);
+    made->loaded = meed_heap_alloc(1, sizeof *made->loaded);
+    if (!made->merge_gates_host || !made->dropout_keys_host || !made->loaded) {
         st = MEED_NOMEM;
         goto out;
     }
@@ -109,6 +112,8 @@ void meed_net_destroy(struct meed_net *net)
     }
     meed_net_gates_clear(net);
     meed_heap_free(net->merge_gates_host);
+    meed_heap_free(net->dropout_keys_host);
+    meed_heap_free(net->loaded);
     meed_device_arena_clear(&net->device);
     meed_arena_clear(&net->host);
     meed_heap_free(net);

@@ -75,6 +75,16 @@ MEED_MUST_CHECK enum meed_status meed_net_score(struct meed_net *net,
 MEED_MUST_CHECK enum meed_status
 meed_net_backward(struct meed_net *net, const struct meed_batch *batch, const float *weight,
                   uint64_t step_key, float *logprob, float *gradients_dev, double *dgates);
+/* The trainer's backward in two parts. load_batch checks a batch and copies it, its weights and its
+ * dropout keys over. enqueue_gradients is ops alone, forward and backward of the loaded batch,
+ * gradients_dev +=, the same calls for every batch of as many rows, sequences and loss rows: it may
+ * be part of a graph (graph_cache.h). Log-probabilities [loss_rows] stay on the device, at
+ * logprobs_dev, until the next pass. */
+MEED_MUST_CHECK enum meed_status meed_net_load_batch(struct meed_net *net,
+                                                     const struct meed_batch *batch,
+                                                     const float *weight, uint64_t step_key);
+void meed_net_enqueue_gradients(struct meed_net *net, float *gradients_dev);
+const float *meed_net_logprobs_dev(const struct meed_net *net);
 /* All logits of a batch, fp32 [M, V] on the host (tests and `meed logits`). */
 MEED_MUST_CHECK enum meed_status meed_net_logits(struct meed_net *net,
                                                  const struct meed_batch *batch, float *logits);

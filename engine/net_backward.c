@@ -12,6 +12,8 @@
  */
 #include "engine/net_internal.h"
 
+#include "base/rng.h"
+
 struct backward {
     struct meed_net *net;
     const struct meed_net_pass *pass;
@@ -246,33 +248,76 @@ static enum meed_status check_backward(const struct meed_net *net, const float *
     return MEED_OK;
 }
 
+/* One key a group of each layer, from the step's. */
+static enum meed_status send_dropout_keys(struct meed_net *net, uint64_t step_key)
+{
+    uint64_t count = (uint64_t)net->config.layers * MEED_GROUP_COUNT;
+    for (uint64_t place = 0; place < count; place++) {
+        net->dropout_keys_host[place] = meed_rng_stream(step_key, "lora dropout", place).key;
+    }
+    return net->be->copy_to(net->be, net->dropout_keys, net->dropout_keys_host,
+                            (size_t)count * sizeof *net->dropout_keys_host);
+}
+
+static enum meed_status load(struct meed_net *net, const struct meed_batch *batch,
+                             const float *weight, struct meed_net_pass *pass)
+{
+    MEED_TRY(meed_net_upload(net, batch, pass));
+    return net->be->copy_to(net->be, net->row_weight, weight,
+                            (size_t)batch->loss_rows * sizeof *weight);
+}
+
+static void enqueue(const struct backward *back)
+{
+    meed_net_run(back->net, back->pass);
+    head_backward(back->net, back->pass->wanted);
+    if (back->gradients || back->gates) {
+        stream_backward(back);
+    }
+}
+
+enum meed_status meed_net_load_batch(struct meed_net *net, const struct meed_batch *batch,
+                                     const float *weight, uint64_t step_key)
+{
+    MEED_ASSERT(net->options.backward && net->options.adapter_count == 1);
+    MEED_ASSERT(net->gates.sets == 0 && batch->loss_rows > 0);
+    MEED_TRY(load(net, batch, weight, net->loaded));
+    net->loaded->dropout = net->options.dropout;
+    return net->options.dropout > 0.0f ? send_dropout_keys(net, step_key) : MEED_OK;
+}
+
+void meed_net_enqueue_gradients(struct meed_net *net, float *gradients_dev)
+{
+    const struct backward back = {net, net->loaded, gradients_dev, false};
+    enqueue(&back);
+}
+
+const float *meed_net_logprobs_dev(const struct meed_net *net)
+{
+    return net->logprob;
+}
+
 enum meed_status meed_net_backward(struct meed_net *net, const struct meed_batch *batch,
                                    const float *weight, uint64_t step_key, float *logprob,
                                    float *gradients_dev, double *dgates)
 {
     const struct meed_backend *be = net->be;
     struct meed_net_pass pass;
-    size_t count = (size_t)batch->loss_rows;
     MEED_TRY(check_backward(net, gradients_dev, dgates));
-    MEED_TRY(meed_net_upload(net, batch, &pass));
+    MEED_TRY(load(net, batch, weight, &pass));
     if (batch->loss_rows == 0) {
         return MEED_OK;
     }
-    MEED_TRY(be->copy_to(be, net->row_weight, weight, count * sizeof *weight));
-    if (gradients_dev) {
+    if (gradients_dev && net->options.dropout > 0.0f) {
         pass.dropout = net->options.dropout;
-        pass.step_key = step_key;
+        MEED_TRY(send_dropout_keys(net, step_key));
     }
-    meed_net_run(net, &pass);
-    head_backward(net, batch->loss_rows);
-    if (gradients_dev || dgates) {
-        struct backward back = {net, &pass, gradients_dev, dgates != NULL};
-        if (dgates) {
-            meed_net_dgates_zero(net);
-        }
-        stream_backward(&back);
+    const struct backward back = {net, &pass, gradients_dev, dgates != NULL};
+    if (dgates) {
+        meed_net_dgates_zero(net);
     }
-    MEED_TRY(be->copy_from(be, logprob, net->logprob, count * sizeof *logprob));
+    enqueue(&back);
+    MEED_TRY(be->copy_from(be, logprob, net->logprob, (size_t)batch->loss_rows * sizeof *logprob));
     if (dgates) {
         MEED_TRY(meed_net_dgates_collect(net, dgates));
     }

@@ -9,8 +9,6 @@
  */
 #include "engine/net_internal.h"
 
-#include "base/rng.h"
-
 struct meed_tail meed_net_tail(const struct meed_net *net, int32_t layer, enum meed_group group,
                                const struct meed_net_pass *pass)
 {
@@ -26,9 +24,8 @@ struct meed_tail meed_net_tail(const struct meed_net *net, int32_t layer, enum m
         tail.gate_of_row = picked ? net->gate_of_wanted : net->gate_of_row;
     }
     if (pass->dropout > 0.0f) {
-        uint64_t place = (uint64_t)layer * MEED_GROUP_COUNT + (uint64_t)group;
         tail.dropout = pass->dropout;
-        tail.dropout_key = meed_rng_stream(pass->step_key, "lora dropout", place).key;
+        tail.dropout_key = net->dropout_keys + layer * MEED_GROUP_COUNT + (int32_t)group;
     }
     return tail;
 }
@@ -68,8 +65,12 @@ static enum meed_status check_batch(const struct meed_net *net, const struct mee
                              batch->gate_set[i], net->gates.sets);
         }
     }
+    int32_t targets = batch->loss_rows;
+    while (targets > 0 && batch->loss_target[targets - 1] == -1) {
+        targets--; /* padding comes last */
+    }
     MEED_TRY(meed_net_check_ids(net, batch->ids, batch->rows));
-    return meed_net_check_ids(net, batch->loss_target, batch->loss_rows);
+    return meed_net_check_ids(net, batch->loss_target, targets);
 }
 
 static enum meed_status send_ints(const struct meed_net *net, int32_t *to, const int32_t *from,

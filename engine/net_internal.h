@@ -129,6 +129,9 @@ struct meed_net {
     int32_t *rows_host;      /* [max_rows]: staging of lists of rows */
     float *row_weight;       /* [max_rows] */
     float *logprob;          /* [max_rows] */
+    uint64_t *dropout_keys;  /* [layers·GROUPS], and its host copy (heap); NULL without dropout */
+    uint64_t *dropout_keys_host;
+    struct meed_net_pass *loaded; /* heap: the batch of meed_net_load_batch */
 
     /* the end of the stream, wanted rows only, each [max_rows, hidden] */
     struct meed_mat picked_sum;    /* the last layer's sums[1] */
@@ -159,7 +162,6 @@ struct meed_net_pass {
     struct meed_rope_table rope;
     int32_t rope_positions; /* in the table */
     float dropout;
-    uint64_t step_key;
     const struct meed_kv_cache *cache; /* decoding only, as slots */
     const int32_t *slots;
 };

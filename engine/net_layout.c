@@ -267,6 +267,10 @@ static void lay_out_batch(struct meed_net *net)
     net->targets = take_ints(net, rows);
     net->row_weight = take_floats(net, rows);
     net->logprob = take_floats(net, rows);
+    if (net->options.dropout > 0.0f) {
+        net->dropout_keys = meed_device_arena_take(
+            &net->device, (int64_t)net->config.layers * MEED_GROUP_COUNT, sizeof(uint64_t));
+    }
     net->last = take_mat(net, rows, net->config.hidden);
     net->picked_sum = take_mat(net, rows, net->config.hidden);
     net->picked_stream = take_mat(net, rows, net->config.hidden);

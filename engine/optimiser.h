@@ -4,7 +4,8 @@
  * a module. Training only A or only B (FFA-LoRA, RoLoRA) is a list of spans of that vector: what is
  * outside them has no moments, no weight decay and no part in the norm, hence keeps its bits.
  * Decoupled decay and bias correction as in Loshchilov & Hutter 2019; clipping scales the gradient
- * by min(1, clip/‖g‖) inside the same kernel.
+ * by min(1, clip/‖g‖) inside the same kernel, which reads the norm where it was summed: on the
+ * device.
  */
 #ifndef MEED_ENGINE_OPTIMISER_H
 #define MEED_ENGINE_OPTIMISER_H
@@ -36,6 +37,16 @@ void meed_optimiser_destroy(struct meed_optimiser *optimiser); /* accepts NULL *
 MEED_MUST_CHECK enum meed_status meed_optimiser_step(struct meed_optimiser *optimiser, double lr,
                                                      const float *gradient_dev,
                                                      float *parameter_dev, double *norm);
+/* The same in three parts, for a caller who keeps the device busy. begin copies what changes from
+ * step to step over; enqueue is ops alone, the same every step, so it may be part of a graph
+ * (graph_cache.h); end waits, and counts the step unless it was refused. Between begin and enqueue
+ * the caller may add (sqnorm) whatever must be finite for the update to happen to guard, a sum in
+ * device memory. */
+MEED_MUST_CHECK enum meed_status meed_optimiser_begin(struct meed_optimiser *optimiser, double lr);
+double *meed_optimiser_guard(struct meed_optimiser *optimiser);
+void meed_optimiser_enqueue(struct meed_optimiser *optimiser, const float *gradient_dev,
+                            float *parameter_dev);
+MEED_MUST_CHECK enum meed_status meed_optimiser_end(struct meed_optimiser *optimiser, double *norm);
 /* Steps taken, settable for a resume. */
 int64_t meed_optimiser_steps(const struct meed_optimiser *optimiser);
 void meed_optimiser_set_steps(struct meed_optimiser *optimiser, int64_t steps);

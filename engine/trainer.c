@@ -2,6 +2,13 @@
  * and backward over them with weight 1/count (so accumulation is a plain sum and the loss the mean
  * over the whole step), add the proximal term, let the optimiser move the masters.
  *
+ * The host prepares and copies, the device computes: what differs between two steps (tokens,
+ * targets, weights, dropout keys, the rate and its corrections) is copied over before the ops that
+ * read it, the norm and the clipping stay on the device, and the host waits once, at the end. Hence
+ * the ops of a micro-batch, and those of the update, are the same calls in every step and become
+ * graphs (graph_cache.h), where batches are padded to one of few shapes. A loss or gradient that is
+ * not finite is seen by the update itself, which then writes nothing.
+ *
  * The proximal term mu·(w − w_start) is written with lora_merge, whose contract out = w + Σ g·b·a
  * with one row and b = 1 is a vector sum on any device: first drift = masters − start, then
  * gradients += mu·drift. Two roundings instead of one sum of three keep the term exactly zero while
@@ -101,12 +108,14 @@ static enum meed_status make_vectors(struct meed_trainer *trainer, const struct 
     size_t bytes = (size_t)trainer->count * sizeof(float);
     trainer->flat_host = meed_heap_alloc((size_t)trainer->count, sizeof(float));
     trainer->weights = meed_heap_alloc(rows, sizeof(float));
-    trainer->logprob = meed_heap_alloc(rows, sizeof(float));
+    trainer->micro_slots = MEED_MIN(trainer->options.accumulation, MEED_TRAINER_MICRO_SLOTS);
+    trainer->logprob = meed_heap_alloc(rows * (size_t)trainer->micro_slots, sizeof(float));
     if (!trainer->flat_host || !trainer->weights || !trainer->logprob) {
         return MEED_NOMEM;
     }
     MEED_TRY(alloc_vector(trainer, trainer->count, &trainer->masters_dev));
     MEED_TRY(alloc_vector(trainer, trainer->count, &trainer->gradients_dev));
+    MEED_TRY(alloc_vector(trainer, (int64_t)rows * trainer->micro_slots, &trainer->logprob_dev));
     meed_adapter_to_flat(start, trainer->flat_host);
     MEED_TRY(be->copy_to(be, trainer->masters_dev, trainer->flat_host, bytes));
     if (trainer->options.prox_mu > 0.0f) {
@@ -129,7 +138,8 @@ static enum meed_status make_net(struct meed_trainer *trainer,
         .dtype = options->dtype,
         .base = options->base,
         .max_rows = options->batch_tokens,
-        .max_sequences = meed_trainer_order_max_sequences(&trainer->order),
+        .max_sequences =
+            meed_trainer_sequence_room(meed_trainer_order_max_sequences(&trainer->order)),
         .backward = true,
         .dropout = options->dropout,
         .adapters = &start,
@@ -154,6 +164,7 @@ enum meed_status meed_trainer_create(const struct meed_backend *be,
         return MEED_NOMEM;
     }
     made->be = be;
+    meed_graph_cache_init(&made->graphs, be);
     made->options = *options;
     made->count = meed_adapter_value_count(start);
     struct meed_optimiser_options adamw = {
@@ -188,7 +199,9 @@ void meed_trainer_destroy(struct meed_trainer *trainer)
     }
     const struct meed_backend *be = trainer->be;
     float *vectors[] = {trainer->masters_dev, trainer->gradients_dev, trainer->start_dev,
-                        trainer->drift_dev,   trainer->prox_dev,      trainer->part_dev};
+                        trainer->drift_dev,   trainer->prox_dev,      trainer->logprob_dev,
+                        trainer->part_dev};
+    meed_graph_cache_clear(&trainer->graphs);
     meed_net_destroy(trainer->net);
     meed_batch_destroy(trainer->batch);
     meed_optimiser_destroy(trainer->optimiser);
@@ -227,6 +240,16 @@ static void add_proximal_term(struct meed_trainer *trainer)
     be->lora_merge(be, gradients, one, drift, mu, gradients);
 }
 
+static void enqueue_update(void *user)
+{
+    struct meed_trainer *trainer = user;
+    if (trainer->start_dev) {
+        add_proximal_term(trainer);
+    }
+    meed_optimiser_enqueue(trainer->optimiser, trainer->gradients_dev, trainer->masters_dev);
+    meed_net_load_masters(trainer->net, trainer->masters_dev);
+}
+
 static struct meed_trainer_take look_ahead(struct meed_trainer *trainer)
 {
     struct meed_trainer_take sum = {0, 0, 0};
@@ -240,6 +263,17 @@ static struct meed_trainer_take look_ahead(struct meed_trainer *trainer)
     return sum;
 }
 
+static enum meed_status check_loss(int64_t step, double loss)
+{
+    if (!isfinite(loss)) {
+        return MEED_FAIL(MEED_NUMERIC,
+                         "training step %lld: the loss is not finite; lower the "
+                         "learning rate or start from another adapter",
+                         (long long)step);
+    }
+    return MEED_OK;
+}
+
 enum meed_status meed_trainer_step(struct meed_trainer *trainer, struct meed_train_report *report)
 {
     const struct meed_backend *be = trainer->be;
@@ -251,29 +285,23 @@ enum meed_status meed_trainer_step(struct meed_trainer *trainer, struct meed_tra
     int64_t start_ns = meed_clock_monotonic_ns();
     struct meed_trainer_take ahead = look_ahead(trainer);
     int64_t position = trainer->position;
-    double loss = 0.0, norm = 0.0;
-    be->zero(be, trainer->gradients_dev, (size_t)trainer->count * sizeof(float));
-    MEED_TRY(
-        meed_trainer_accumulate(trainer, (float)(1.0 / (double)ahead.scored), &position, &loss));
-    loss /= (double)ahead.scored;
-    if (!isfinite(loss)) {
-        return MEED_FAIL(MEED_NUMERIC,
-                         "training step %lld: the loss is not finite; lower the "
-                         "learning rate or start from another adapter",
-                         (long long)step);
-    }
-    if (trainer->start_dev) {
-        add_proximal_term(trainer);
-    }
     struct meed_schedule schedule = {.lr = (double)options->lr,
                                      .floor_ratio = (double)options->lr_min_ratio,
                                      .warmup_steps = options->warmup_steps,
                                      .steps = options->steps};
-    double lr = meed_schedule_lr(&schedule, step);
-    MEED_TRY(meed_optimiser_step(trainer->optimiser, lr, trainer->gradients_dev,
-                                 trainer->masters_dev, &norm));
-    meed_net_load_masters(trainer->net, trainer->masters_dev);
-    MEED_TRY(be->sync(be));
+    const struct meed_graph_key update = {{0, 0, 0, 1}};
+    double lr = meed_schedule_lr(&schedule, step), loss = 0.0, norm = 0.0;
+    int64_t launches = 0, nodes = 0;
+    MEED_TRY(meed_optimiser_begin(trainer->optimiser, lr));
+    be->zero(be, trainer->gradients_dev, (size_t)trainer->count * sizeof(float));
+    MEED_TRY(meed_trainer_accumulate(trainer, (float)(1.0 / (double)ahead.scored), &position, &loss,
+                                     &launches));
+    MEED_TRY(check_loss(step, loss));
+    MEED_TRY(meed_graph_cache_run(&trainer->graphs, update, enqueue_update, trainer, &nodes));
+    MEED_TRY(meed_trainer_collect_loss(trainer, &loss));
+    loss /= (double)ahead.scored;
+    MEED_TRY(check_loss(step, loss));
+    MEED_TRY(meed_optimiser_end(trainer->optimiser, &norm));
     trainer->position = position;
     *report = (struct meed_train_report){
         .step = step,
@@ -281,6 +309,7 @@ enum meed_status meed_trainer_step(struct meed_trainer *trainer, struct meed_tra
         .lr = lr,
         .gradient_norm = norm,
         .tokens = ahead.rows,
+        .launches = launches + nodes,
         .seconds = meed_clock_seconds_since(start_ns),
     };
     return MEED_OK;

@@ -46,6 +46,7 @@ struct meed_train_report {
     double lr;
     double gradient_norm; /* before clipping */
     int64_t tokens;       /* rows fed in this step */
+    int64_t launches;     /* that graphs spared the host (graph_cache.h); 0 without them */
     double seconds;
 };
 

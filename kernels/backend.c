@@ -1,6 +1,8 @@
-/* The choice of a device by its name; everything behind it is a backend of its own. */
+/* The choice of a device by its name; everything behind it is a backend of its own. And what all of
+ * them compute on the host alike. */
 #include "kernels/backend.h"
 
+#include <math.h>
 #include <string.h>
 #include "base/parse.h"
 #include "kernels/cuda_plugin.h"
@@ -37,4 +39,20 @@ enum meed_status meed_backend_open(const char *device, struct meed_pool *pool,
     MEED_TRY(device_parse(device, &cuda));
     return cuda < 0 ? meed_backend_open_cpu(pool, NULL, backend)
                     : meed_cuda_plugin_open(cuda, backend);
+}
+
+struct meed_adamw_step meed_adamw_step_make(float lr, float beta1, float beta2, float epsilon,
+                                            float weight_decay, float clip_norm, int64_t t)
+{
+    MEED_ASSERT(t >= 1);
+    struct meed_adamw_step step = {
+        .beta1 = beta1,
+        .beta2 = beta2,
+        .epsilon = epsilon,
+        .decay = lr * weight_decay,
+        .rate = (float)((double)lr / (1.0 - pow((double)beta1, (double)t))),
+        .correction = (float)(1.0 / sqrt(1.0 - pow((double)beta2, (double)t))),
+        .clip_norm = clip_norm,
+    };
+    return step;
 }

@@ -68,17 +68,26 @@ struct meed_sample_rule {
 };
 enum { MEED_TOP_K_MAX = 1024, MEED_VOCAB_MAX = 1 << 24 };
 
+/* What a step of AdamW needs beside its vectors. It lies in device memory, because everything in it
+ * changes from step to step and the ops that read it may be inside a graph. The host writes it by
+ * meed_adamw_step_make and copies it over; sqnorm adds to its two sums; adamw clips by them. */
 struct meed_adamw_step {
-    float lr;
+    double sqnorm; /* Σ gradient²: starts at 0 */
+    double guard;  /* Σ of whatever else must be finite: starts at 0 */
     float beta1;
     float beta2;
     float epsilon;
-    float weight_decay;
-    float gradient_scale; /* clipping and accumulation, multiplied into the gradient */
-    int64_t step;         /* 1 for the first: bias correction */
+    float decay;      /* lr·λ */
+    float rate;       /* lr / (1 − β₁^t) */
+    float correction; /* 1 / √(1 − β₂^t) */
+    float clip_norm;  /* 0: off */
 };
+/* t is 1 for the first step; corrections are computed in float64. */
+struct meed_adamw_step meed_adamw_step_make(float lr, float beta1, float beta2, float epsilon,
+                                            float weight_decay, float clip_norm, int64_t t);
 
 struct meed_backend;
+struct meed_graph; /* the backend's own */
 
 /* C (+)= A·op(B). `accumulate` adds onto C. A and B share a dtype; C is F32 or that dtype. B is
  * read often (a weight): the backend may keep a packed copy keyed by its pointer until
@@ -200,11 +209,12 @@ typedef void meed_op_top_k_fn(const struct meed_backend *be, struct meed_mat log
 typedef void meed_op_sample_fn(const struct meed_backend *be, struct meed_mat logits,
                                struct meed_sample_rule rule, const uint64_t *keys,
                                const int32_t *draws, int32_t *ids);
-/* Over count parameters, all fp32. */
+/* Over count parameters, all fp32; step on the device. The gradient is multiplied by
+ * min(1, clip_norm / √sqnorm). Writes nothing where sqnorm or guard is not finite. */
 typedef void meed_op_adamw_fn(const struct meed_backend *be, const struct meed_adamw_step *step,
                               int64_t count, const float *gradient, float *m, float *v,
                               float *parameter);
-/* *sum += Σ values², fp64, fixed order. Host result: synchronises. */
+/* *sum += Σ values², fp64, fixed order; sum on the device. */
 typedef void meed_op_sqnorm_fn(const struct meed_backend *be, const float *values, int64_t count,
                                double *sum);
 /* Frozen weights into blocks along K (block_format.h): out.rows = w.rows, out.cols = w.cols. Values
@@ -249,10 +259,27 @@ struct meed_backend {
     enum meed_status (*copy_from)(const struct meed_backend *be, void *host, const void *device,
                                   size_t bytes);
     void (*zero)(const struct meed_backend *be, void *device, size_t bytes);
+    /* From device memory to device memory, blocks that do not overlap. */
+    void (*copy_within)(const struct meed_backend *be, void *to, const void *from, size_t bytes);
     /* Drops anything cached for a weight pointer before its memory changes or dies. */
     void (*forget)(const struct meed_backend *be, const void *weight);
     /* Waits; returns the first failure of any op since the last sync. */
     enum meed_status (*sync)(const struct meed_backend *be);
+    /* Graphs: ops that are recorded once and launched together ever after. All four are NULL in a
+     * backend without them; engine/graph_cache.h runs the ops one by one there.
+     *
+     * Between graph_begin and graph_end the calls of ops, zero and copy_within are recorded and do
+     * not run. Arguments are recorded by value, pointers included: what changes between launches
+     * lies in device memory. alloc, free, copy_to, copy_from and sync do not belong there, nor does
+     * an op that needs more scratch than any op before it (run the same ops once in advance): each
+     * is a failure, STATE. graph_end returns the first failure since graph_begin, no graph then,
+     * and the backend goes on as if nothing had been recorded. `nodes` (may be NULL) tells how many
+     * launches, fills and copies a graph holds. A graph is freed before the memory it names. */
+    enum meed_status (*graph_begin)(const struct meed_backend *be);
+    enum meed_status (*graph_end)(const struct meed_backend *be, struct meed_graph **graph,
+                                  int64_t *nodes);
+    enum meed_status (*graph_launch)(const struct meed_backend *be, struct meed_graph *graph);
+    void (*graph_free)(const struct meed_backend *be, struct meed_graph *graph); /* takes NULL */
     void (*destroy)(struct meed_backend *be);
 
 #define MEED_OP(name, text) meed_op_##name##_fn *name;

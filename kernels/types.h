@@ -90,11 +90,11 @@ static inline struct meed_mat meed_mat_rows(struct meed_mat mat, int64_t begin, 
  * gates[gate_of_row[m]*R + j]; both NULL means all ones (training, one adapter). Padding rows of
  * `a` are zero. A producer given tail.a.data == NULL (R = 0) writes x alone. */
 struct meed_tail {
-    struct meed_mat a;          /* [R, K], same dtype as x */
-    const float *gates;         /* [gate sets, R] or NULL */
-    const int32_t *gate_of_row; /* [M] or NULL */
-    float dropout;              /* 0 in evaluation */
-    uint64_t dropout_key;
+    struct meed_mat a;           /* [R, K], same dtype as x */
+    const float *gates;          /* [gate sets, R] or NULL */
+    const int32_t *gate_of_row;  /* [M] or NULL */
+    float dropout;               /* 0 in evaluation */
+    const uint64_t *dropout_key; /* device; read where dropout is not 0 */
 };
 
 /* A packed batch: sequences laid end to end, no padding. Sequence s owns rows

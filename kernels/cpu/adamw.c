@@ -1,7 +1,7 @@
 /* AdamW (Loshchilov & Hutter 2019) and the sum of squares for clipping.
  *
  * m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p ← p − lr·(m̂/(√v̂ + ε) + λp) with m̂, v̂ corrected for
- * their zero start; g carries gradient_scale. The corrections are computed in float64 once a step.
+ * their zero start; g is clipped by the norm of all gradients (backend.h).
  *
  * sqnorm sums blocks of fixed length in eight float64 lanes and then the blocks in order, whoever
  * computed them: the clipping factor, and with it every weight, is the same for any thread count.
@@ -20,8 +20,7 @@ struct job {
     float *m;
     float *v;
     float *parameter;
-    float rate;       /* lr / (1 − β₁^t) */
-    float correction; /* 1 / √(1 − β₂^t) */
+    float scale; /* clipping */
 };
 
 static void range_update(void *user, int64_t begin, int64_t end, int worker_idx)
@@ -34,11 +33,11 @@ static void range_update(void *user, int64_t begin, int64_t end, int worker_idx)
     float *MEED_RESTRICT parameter = job->parameter + begin;
     float beta1 = job->step.beta1;
     float beta2 = job->step.beta2;
-    float scale = job->step.gradient_scale;
+    float scale = job->scale;
     float epsilon = job->step.epsilon;
-    float decay = job->step.lr * job->step.weight_decay;
-    float rate = job->rate;
-    float correction = job->correction;
+    float decay = job->step.decay;
+    float rate = job->step.rate;
+    float correction = job->step.correction;
     for (int64_t i = 0; i < end - begin; i++) {
         float g = gradient[i] * scale;
         m[i] = beta1 * m[i] + (1.0f - beta1) * g;
@@ -51,11 +50,15 @@ static void range_update(void *user, int64_t begin, int64_t end, int worker_idx)
 void MEED_TWIN(adamw)(const struct meed_backend *be, const struct meed_adamw_step *step,
                       int64_t count, const float *gradient, float *m, float *v, float *parameter)
 {
-    MEED_ASSERT(step->step >= 1);
-    struct job job = {*step, gradient, m, v, parameter, 0.0f, 0.0f};
-    double t = (double)step->step;
-    job.rate = (float)((double)step->lr / (1.0 - pow((double)step->beta1, t)));
-    job.correction = (float)(1.0 / sqrt(1.0 - pow((double)step->beta2, t)));
+    double length = sqrt(step->sqnorm);
+    double clip = (double)step->clip_norm;
+    if (!isfinite(length) || !isfinite(step->guard)) {
+        return;
+    }
+    struct job job = {*step, gradient, m, v, parameter, 1.0f};
+    if (clip > 0.0 && length > clip) {
+        job.scale = (float)(clip / length);
+    }
     meed_pool_for(be->pool, count, GRAIN, range_update, &job);
 }
 

@@ -73,6 +73,14 @@ static void cpu_zero(const struct meed_backend *be, void *device, size_t bytes)
     }
 }
 
+static void cpu_copy_within(const struct meed_backend *be, void *to, const void *from, size_t bytes)
+{
+    if (bytes > 0) {
+        cpu_forget(be, to);
+        memcpy(to, from, bytes);
+    }
+}
+
 static enum meed_status cpu_sync(const struct meed_backend *be)
 {
     (void)be;
@@ -182,6 +190,7 @@ enum meed_status meed_backend_open_cpu(struct meed_pool *pool, const char *isa,
     be->copy_to = cpu_copy_to;
     be->copy_from = cpu_copy_from;
     be->zero = cpu_zero;
+    be->copy_within = cpu_copy_within;
     be->forget = cpu_forget;
     be->sync = cpu_sync;
     be->destroy = cpu_destroy;

@@ -18,7 +18,7 @@ void MEED_TWIN(tail_dropout)(const struct meed_tail *tail, int64_t width, int64_
     uint32_t words[4];
     for (int64_t i = 0; i < count; i++, element++) {
         if (i == 0 || element % 4 == 0) {
-            meed_rng_block(tail->dropout_key, element / 4, words);
+            meed_rng_block(*tail->dropout_key, element / 4, words);
         }
         values[i] = words[element % 4] >= threshold ? values[i] * scale : 0.0f;
     }

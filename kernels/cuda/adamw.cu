@@ -1,12 +1,13 @@
 /* AdamW (Loshchilov & Hutter 2019) and the sum of squares for clipping.
  *
  * The engine keeps all LoRA masters in one flat vector, so one launch a span is the multi-tensor
- * update: 28 bytes a parameter and a dozen flops, four parameters a thread. Clipping costs no pass
- * of its own: its factor arrives as gradient_scale. Bias corrections are float64 on the host.
+ * update: 28 bytes a parameter and a dozen flops, four parameters a thread. Everything that changes
+ * from step to step is read from device memory (backend.h), so that the launch may be part of a
+ * graph. Clipping costs no pass of its own: each block takes its factor from the sum of squares.
  *
  * sqnorm sums fixed runs of SUM_RUN values in float64, a block each, and a second kernel adds the
  * runs; both trees are fixed, so the clipping factor, and with it every weight, is the same each
- * time. Its result belongs to the host: it waits.
+ * time.
  */
 #include "kernels/cuda/lanes.cuh"
 
@@ -18,28 +19,44 @@ static constexpr int SUM_THREADS = 256;
 static constexpr int64_t SUM_RUN = 16384;
 
 struct adamw_job {
+    const struct meed_adamw_step *step;
     const float *gradient;
     float *m;
     float *v;
     float *parameter;
     int64_t count;
-    float beta1;
-    float beta2;
-    float scale;
-    float epsilon;
-    float decay;      /* lr·λ */
-    float rate;       /* lr / (1 − β₁^t) */
-    float correction; /* 1 / √(1 − β₂^t) */
     bool aligned;
 };
 
+/* The factor of clipping; NaN where nothing may be written. */
+static __device__ __forceinline__ float adamw_scale(const struct meed_adamw_step *step)
+{
+    double length = sqrt(step->sqnorm);
+    double clip = (double)step->clip_norm;
+    if (!isfinite(length) || !isfinite(step->guard)) {
+        return __uint_as_float(0x7FFFFFFFu);
+    }
+    return clip > 0.0 && length > clip ? (float)(clip / length) : 1.0f;
+}
+
 static __global__ void __launch_bounds__(ADAMW_THREADS) adamw_kernel(adamw_job job)
 {
+    MEED_SHARED(float, scale);
+    if (threadIdx.x == 0) {
+        scale = adamw_scale(job.step);
+    }
+    __syncthreads();
     int64_t at = ((int64_t)blockIdx.x * ADAMW_THREADS + threadIdx.x) * ADAMW_LANES;
     int64_t left = job.count - at;
-    if (left <= 0) {
+    if (left <= 0 || isnan(scale)) {
         return;
     }
+    float beta1 = job.step->beta1;
+    float beta2 = job.step->beta2;
+    float epsilon = job.step->epsilon;
+    float decay = job.step->decay;
+    float rate = job.step->rate;
+    float correction = job.step->correction;
     float g[ADAMW_LANES];
     float m[ADAMW_LANES];
     float v[ADAMW_LANES];
@@ -50,11 +67,11 @@ static __global__ void __launch_bounds__(ADAMW_THREADS) adamw_kernel(adamw_job j
     lanes_get(p, job.parameter + at, left, job.aligned, 0.0f);
 #pragma unroll
     for (int i = 0; i < ADAMW_LANES; i++) {
-        float grad = g[i] * job.scale;
-        m[i] = fmaf(job.beta1, m[i], (1.0f - job.beta1) * grad);
-        v[i] = fmaf(job.beta2, v[i], (1.0f - job.beta2) * grad * grad);
-        float change = job.rate * m[i] / fmaf(sqrtf(v[i]), job.correction, job.epsilon);
-        p[i] = fmaf(-job.decay, p[i], p[i]) - change;
+        float grad = g[i] * scale;
+        m[i] = fmaf(beta1, m[i], (1.0f - beta1) * grad);
+        v[i] = fmaf(beta2, v[i], (1.0f - beta2) * grad * grad);
+        float change = rate * m[i] / fmaf(sqrtf(v[i]), correction, epsilon);
+        p[i] = fmaf(-decay, p[i], p[i]) - change;
     }
     lanes_put(job.m + at, m, left, job.aligned);
     lanes_put(job.v + at, v, left, job.aligned);
@@ -65,24 +82,16 @@ extern "C" void meed_cuda_adamw(const struct meed_backend *be, const struct meed
                                 int64_t count, const float *gradient, float *m, float *v,
                                 float *parameter)
 {
-    MEED_ASSERT(step->step >= 1);
     if (count == 0) {
         return;
     }
-    double t = (double)step->step;
     adamw_job job;
+    job.step = step;
     job.gradient = gradient;
     job.m = m;
     job.v = v;
     job.parameter = parameter;
     job.count = count;
-    job.beta1 = step->beta1;
-    job.beta2 = step->beta2;
-    job.scale = step->gradient_scale;
-    job.epsilon = step->epsilon;
-    job.decay = step->lr * step->weight_decay;
-    job.rate = (float)((double)step->lr / (1.0 - pow((double)step->beta1, t)));
-    job.correction = (float)(1.0 / sqrt(1.0 - pow((double)step->beta2, t)));
     uintptr_t bits = (uintptr_t)gradient | (uintptr_t)m | (uintptr_t)v | (uintptr_t)parameter;
     job.aligned = bits % 16 == 0;
     constexpr int64_t A_BLOCK = (int64_t)ADAMW_THREADS * ADAMW_LANES;
@@ -131,7 +140,7 @@ static __global__ void __launch_bounds__(SUM_THREADS)
     }
     sum = sum_join(sum);
     if (threadIdx.x == 0) {
-        *total = sum;
+        *total += sum;
     }
 }
 
@@ -144,20 +153,13 @@ extern "C" void meed_cuda_sqnorm(const struct meed_backend *be, const float *val
     struct meed_cuda_state *state = meed_cuda_state_of(be);
     int64_t blocks = (count + SUM_RUN - 1) / SUM_RUN;
     MEED_ASSERT(blocks <= INT32_MAX);
-    double *runs = (double *)meed_cuda_scratch(be, (size_t)(blocks + 1) * sizeof *runs);
+    double *runs = (double *)meed_cuda_scratch(be, (size_t)blocks * sizeof *runs);
     if (!runs) {
         return;
     }
     MEED_LAUNCH((sqnorm_runs_kernel), dim3((unsigned)blocks), dim3(SUM_THREADS), 0, state->stream,
                 values, count, runs);
     MEED_LAUNCH((sqnorm_total_kernel), dim3(1), dim3(SUM_THREADS), 0, state->stream, runs, blocks,
-                runs + blocks);
+                sum);
     meed_cuda_check(be, cudaGetLastError(), "sqnorm");
-    *state->sum_host = 0.0;
-    meed_cuda_check(be,
-                    cudaMemcpyAsync(state->sum_host, runs + blocks, sizeof *runs,
-                                    cudaMemcpyDeviceToHost, state->stream),
-                    "sqnorm");
-    meed_cuda_check(be, cudaStreamSynchronize(state->stream), "sqnorm");
-    *sum += *state->sum_host;
 }

@@ -57,8 +57,7 @@ void meed_cuda_note(const struct meed_backend *be, enum meed_status status)
     }
 }
 
-/* A status for calls that return one; clears what CUDA remembers of an error that is not fatal. */
-static enum meed_status error_status(cudaError_t error, const char *what)
+enum meed_status meed_cuda_status(cudaError_t error, const char *what)
 {
     if (error == cudaSuccess) {
         return MEED_OK;
@@ -66,6 +65,16 @@ static enum meed_status error_status(cudaError_t error, const char *what)
     cudaGetLastError();
     return MEED_FAIL(MEED_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(error),
                      cudaGetErrorName(error));
+}
+
+enum meed_status meed_cuda_outside_graph(const struct meed_cuda_state *state, const char *what)
+{
+    return state->capturing
+               ? MEED_FAIL(MEED_STATE,
+                           "%s inside a graph, where only ops are recorded; move it before "
+                           "graph_begin or behind graph_end",
+                           what)
+               : MEED_OK;
 }
 
 /* --- memory ---------------------------------------------------------------------------------- */
@@ -84,7 +93,7 @@ static enum meed_status device_take(const struct meed_cuda_state *state, size_t 
                          "batch-tokens or use a smaller model",
                          bytes, state->device, available, total);
     }
-    MEED_TRY(error_status(error, "cudaMalloc"));
+    MEED_TRY(meed_cuda_status(error, "cudaMalloc"));
     *block = made;
     return MEED_OK;
 }
@@ -92,11 +101,12 @@ static enum meed_status device_take(const struct meed_cuda_state *state, size_t 
 static enum meed_status cuda_alloc(const struct meed_backend *be, size_t bytes, void **block)
 {
     struct meed_cuda_state *state = meed_cuda_state_of(be);
-    MEED_TRY(error_status(cudaSetDevice(state->device), "cudaSetDevice"));
+    MEED_TRY(meed_cuda_outside_graph(state, "an allocation"));
+    MEED_TRY(meed_cuda_status(cudaSetDevice(state->device), "cudaSetDevice"));
     void *made = NULL;
     MEED_TRY(device_take(state, bytes, &made));
-    enum meed_status st =
-        error_status(cudaMemsetAsync(made, 0, MEED_MAX(bytes, (size_t)1), state->stream), "alloc");
+    enum meed_status st = meed_cuda_status(
+        cudaMemsetAsync(made, 0, MEED_MAX(bytes, (size_t)1), state->stream), "alloc");
     if (st != MEED_OK) {
         cudaFree(made);
         return st;
@@ -108,6 +118,7 @@ static enum meed_status cuda_alloc(const struct meed_backend *be, size_t bytes, 
 static void cuda_free(const struct meed_backend *be, void *block)
 {
     if (block) {
+        meed_cuda_note(be, meed_cuda_outside_graph(meed_cuda_state_of(be), "a release of memory"));
         meed_cuda_check(be, cudaSetDevice(meed_cuda_state_of(be)->device), "free");
         meed_cuda_check(be, cudaFree(block), "free");
     }
@@ -120,26 +131,37 @@ static enum meed_status cuda_copy(const struct meed_backend *be, void *to, const
         return MEED_OK;
     }
     struct meed_cuda_state *state = meed_cuda_state_of(be);
-    MEED_TRY(error_status(cudaSetDevice(state->device), what));
-    return error_status(cudaMemcpyAsync(to, from, bytes, kind, state->stream), what);
+    MEED_TRY(meed_cuda_outside_graph(state, what));
+    MEED_TRY(meed_cuda_status(cudaSetDevice(state->device), what));
+    return meed_cuda_status(cudaMemcpyAsync(to, from, bytes, kind, state->stream), what);
 }
 
 static enum meed_status cuda_copy_to(const struct meed_backend *be, void *device, const void *host,
                                      size_t bytes)
 {
-    return cuda_copy(be, device, host, bytes, cudaMemcpyHostToDevice, "copy to the device");
+    return cuda_copy(be, device, host, bytes, cudaMemcpyHostToDevice, "a copy to the device");
 }
 
 static enum meed_status cuda_copy_from(const struct meed_backend *be, void *host,
                                        const void *device, size_t bytes)
 {
-    return cuda_copy(be, host, device, bytes, cudaMemcpyDeviceToHost, "copy from the device");
+    return cuda_copy(be, host, device, bytes, cudaMemcpyDeviceToHost, "a copy from the device");
 }
 
 static void cuda_zero(const struct meed_backend *be, void *device, size_t bytes)
 {
     if (bytes > 0) {
         meed_cuda_check(be, cudaMemsetAsync(device, 0, bytes, meed_cuda_stream(be)), "zero");
+    }
+}
+
+static void cuda_copy_within(const struct meed_backend *be, void *to, const void *from,
+                             size_t bytes)
+{
+    if (bytes > 0) {
+        meed_cuda_check(
+            be, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, meed_cuda_stream(be)),
+            "copy within the device");
     }
 }
 
@@ -150,19 +172,58 @@ static void cuda_forget(const struct meed_backend *be, const void *weight)
     (void)weight;
 }
 
+void meed_cuda_retired_free(struct meed_cuda_state *state)
+{
+    while (state->retired) {
+        struct meed_cuda_retired *first = state->retired;
+        state->retired = first->next;
+        cudaFree(first->block);
+        meed_heap_free(first);
+    }
+}
+
+/* Gives the outgrown block up: to the graphs that name it, or to the device. */
+static enum meed_status scratch_leave(const struct meed_backend *be)
+{
+    struct meed_cuda_state *state = meed_cuda_state_of(be);
+    if (state->scratch && state->graph_count > 0) {
+        struct meed_cuda_retired *kept =
+            (struct meed_cuda_retired *)meed_heap_alloc(1, sizeof *kept);
+        if (!kept) {
+            return MEED_NOMEM;
+        }
+        kept->block = state->scratch;
+        kept->next = state->retired;
+        state->retired = kept;
+    } else {
+        cuda_free(be, state->scratch);
+    }
+    state->scratch = NULL;
+    state->scratch_bytes = 0;
+    return MEED_OK;
+}
+
+static enum meed_status scratch_grow(const struct meed_backend *be, size_t bytes)
+{
+    struct meed_cuda_state *state = meed_cuda_state_of(be);
+    size_t least = state->graph_count > 0 ? 2 * state->scratch_bytes : 0;
+    size_t wanted = MEED_MAX(bytes, least);
+    size_t rounded = (wanted + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
+    MEED_TRY(meed_cuda_outside_graph(state, "an op that needs more scratch"));
+    MEED_TRY(scratch_leave(be));
+    MEED_TRY(device_take(state, rounded, &state->scratch));
+    state->scratch_bytes = rounded;
+    return MEED_OK;
+}
+
 void *meed_cuda_scratch(const struct meed_backend *be, size_t bytes)
 {
     struct meed_cuda_state *state = meed_cuda_state_of(be);
-    if (bytes <= state->scratch_bytes) {
-        return state->scratch;
+    if (bytes > state->scratch_bytes) {
+        enum meed_status st = scratch_grow(be, bytes);
+        meed_cuda_note(be, st);
+        return st == MEED_OK ? state->scratch : NULL;
     }
-    size_t rounded = (bytes + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
-    cuda_free(be, state->scratch);
-    state->scratch = NULL;
-    state->scratch_bytes = 0;
-    enum meed_status st = device_take(state, rounded, &state->scratch);
-    meed_cuda_note(be, st);
-    state->scratch_bytes = st == MEED_OK ? rounded : 0;
     return state->scratch;
 }
 
@@ -171,6 +232,7 @@ void *meed_cuda_scratch(const struct meed_backend *be, size_t bytes)
 static enum meed_status cuda_sync(const struct meed_backend *be)
 {
     struct meed_cuda_state *state = meed_cuda_state_of(be);
+    MEED_TRY(meed_cuda_outside_graph(state, "a wait"));
     meed_cuda_check(be, cudaSetDevice(state->device), "sync");
     meed_cuda_check(be, cudaStreamSynchronize(state->stream), "sync");
     enum meed_status st = state->failure;
@@ -192,7 +254,7 @@ static void cuda_destroy(struct meed_backend *be)
         }
         meed_cuda_blas_destroy(state->blas);
         cudaFree(state->scratch);
-        cudaFreeHost(state->sum_host);
+        meed_cuda_retired_free(state);
         if (state->stream) {
             cudaStreamDestroy(state->stream);
         }
@@ -219,10 +281,10 @@ static enum meed_status check_device(int device)
     }
     int major = 0;
     int minor = 0;
-    MEED_TRY(error_status(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-                          "capability"));
-    MEED_TRY(error_status(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
-                          "capability"));
+    MEED_TRY(meed_cuda_status(
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "capability"));
+    MEED_TRY(meed_cuda_status(
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "capability"));
     if (major < LEAST_CAPABILITY) {
         return MEED_FAIL(MEED_UNSUPPORTED,
                          "CUDA device %d has compute capability %d.%d, and %d.0 is needed; use "
@@ -236,18 +298,16 @@ static enum meed_status state_open(struct meed_cuda_state *state, int device)
 {
     state->device = device;
     int shared = 0;
-    MEED_TRY(error_status(cudaSetDevice(device), "cudaSetDevice"));
-    MEED_TRY(error_status(
+    MEED_TRY(meed_cuda_status(cudaSetDevice(device), "cudaSetDevice"));
+    MEED_TRY(meed_cuda_status(
         cudaDeviceGetAttribute(&state->sm_count, cudaDevAttrMultiProcessorCount, device),
         "multiprocessors"));
-    MEED_TRY(error_status(
+    MEED_TRY(meed_cuda_status(
         cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
         "shared memory"));
     state->shared_bytes = (size_t)shared;
-    MEED_TRY(error_status(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking),
-                          "cudaStreamCreate"));
-    MEED_TRY(error_status(cudaMallocHost((void **)&state->sum_host, sizeof *state->sum_host),
-                          "cudaMallocHost"));
+    MEED_TRY(meed_cuda_status(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking),
+                              "cudaStreamCreate"));
     return meed_cuda_blas_create(&state->blas);
 }
 
@@ -261,8 +321,13 @@ static void table_fill(struct meed_backend *be)
     be->copy_to = cuda_copy_to;
     be->copy_from = cuda_copy_from;
     be->zero = cuda_zero;
+    be->copy_within = cuda_copy_within;
     be->forget = cuda_forget;
     be->sync = cuda_sync;
+    be->graph_begin = meed_cuda_graph_begin;
+    be->graph_end = meed_cuda_graph_end;
+    be->graph_launch = meed_cuda_graph_launch;
+    be->graph_free = meed_cuda_graph_free;
     be->destroy = cuda_destroy;
 #define MEED_OP(name, text) be->name = meed_cuda_##name;
 #include "kernels/ops.def"

@@ -24,5 +24,13 @@ typedef enum meed_status meed_cuda_open_fn(struct meed_cuda_caller caller, int d
                                            struct meed_backend **backend);
 MEED_MUST_CHECK meed_cuda_open_fn meed_cuda_open;
 
+/* cuda_graph.cu: the table's graph_begin and its companions. */
+MEED_MUST_CHECK enum meed_status meed_cuda_graph_begin(const struct meed_backend *be);
+MEED_MUST_CHECK enum meed_status meed_cuda_graph_end(const struct meed_backend *be,
+                                                     struct meed_graph **graph, int64_t *nodes);
+MEED_MUST_CHECK enum meed_status meed_cuda_graph_launch(const struct meed_backend *be,
+                                                        struct meed_graph *graph);
+void meed_cuda_graph_free(const struct meed_backend *be, struct meed_graph *graph);
+
 MEED_END_C
 #endif

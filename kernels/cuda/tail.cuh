@@ -59,9 +59,9 @@ static inline int64_t tail_slice_count(int64_t k)
 /* --- dropout --------------------------------------------------------------------------------- */
 
 struct tail_mask {
-    uint64_t key;
-    uint32_t threshold; /* 0: everything stays */
-    float scale;        /* 1/(1 − p) */
+    const uint64_t *key; /* in device memory: it changes from batch to batch */
+    uint32_t threshold;  /* 0: everything stays */
+    float scale;         /* 1/(1 − p) */
 };
 
 static inline struct tail_mask tail_mask_make(const struct meed_tail *tail)
@@ -79,7 +79,7 @@ static inline struct tail_mask tail_mask_make(const struct meed_tail *tail)
 static __device__ __forceinline__ uint32_t tail_mask_block(const struct tail_mask &mask,
                                                            uint64_t block)
 {
-    struct philox_words at = philox_block(mask.key, block);
+    struct philox_words at = philox_block(*mask.key, block);
     return (uint32_t)(at.x >= mask.threshold) | (uint32_t)(at.y >= mask.threshold) << 1 |
            (uint32_t)(at.z >= mask.threshold) << 2 | (uint32_t)(at.w >= mask.threshold) << 3;
 }

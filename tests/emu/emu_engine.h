@@ -74,6 +74,15 @@ void emu_device_close(void);
 cudaError_t emu_error_keep(cudaError_t error);
 cudaError_t emu_stream_check(cudaStream_t stream);
 
+/* emu_graph.cpp. What a node does when its graph runs; false where it failed. */
+typedef bool emu_replay_fn(const void *record, const void *arguments);
+/* True where the stream records: both blocks are copied and the caller does nothing more. */
+bool emu_graph_record(cudaStream_t stream, emu_replay_fn *replay, const void *record, size_t bytes,
+                      const void *arguments, size_t argument_bytes);
+/* True, said so and the capture spoiled, where the stream (NULL: any) records: `what` may not be
+ * called now. */
+bool emu_graph_refuse(cudaStream_t stream, const char *what);
+
 /* --- collectives and copies ------------------------------------------------------------------ */
 
 void emu_warps_begin(int threads);

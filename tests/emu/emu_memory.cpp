@@ -8,8 +8,8 @@
  * access follows. Under a sanitizer blocks come from malloc, exactly as long as asked for: its red
  * zones are finer than pages. New memory is 0xFF throughout, NaN in fp32 and bf16.
  *
- * Copies and fills end before they return. memcpy and memset are the intercepted ones: to TSan they
- * are the host's accesses.
+ * Copies and fills end before they return, unless their stream records them (emu_graph.cpp). memcpy
+ * and memset are the intercepted ones: to TSan they are the host's accesses.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -109,6 +109,9 @@ static void block_unmap(void *data)
 cudaError_t cudaMalloc(void **block, size_t bytes)
 {
     void *made = NULL;
+    if (emu_graph_refuse(NULL, "cudaMalloc")) {
+        return emu_error_keep(cudaErrorStreamCaptureUnsupported);
+    }
     if (bytes > 0 && MEED_EMU_CHECKER == MEED_EMU_PLAIN) {
         made = block_map(bytes);
     } else if (bytes > 0 && posix_memalign(&made, ALIGNMENT, bytes) != 0) {
@@ -127,6 +130,9 @@ cudaError_t cudaMalloc(void **block, size_t bytes)
 
 cudaError_t cudaFree(void *block)
 {
+    if (block && emu_graph_refuse(NULL, "cudaFree")) {
+        return emu_error_keep(cudaErrorStreamCaptureUnsupported);
+    }
     if (block && MEED_EMU_CHECKER == MEED_EMU_PLAIN) {
         block_unmap(block);
     } else {
@@ -147,20 +153,58 @@ cudaError_t cudaFreeHost(void *block)
     return cudaSuccess;
 }
 
+struct copy_record {
+    void *to;
+    const void *from;
+    size_t bytes;
+};
+static bool copy_replay(const void *record, const void *arguments)
+{
+    const struct copy_record *copy = (const struct copy_record *)record;
+    (void)arguments;
+    emu_device_open();
+    memcpy(copy->to, copy->from, copy->bytes);
+    return true;
+}
+
+/* Plain host memory has no place in a graph: it is read, or written, whenever the graph runs. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
-    emu_device_open();
-    memcpy(to, from, bytes);
+    const struct copy_record copy = {to, from, bytes};
+    if (kind != cudaMemcpyDeviceToDevice &&
+        emu_graph_refuse(stream, "cudaMemcpyAsync of plain host memory")) {
+        return emu_error_keep(cudaErrorStreamCaptureUnsupported);
+    }
+    if (emu_graph_record(stream, copy_replay, &copy, sizeof copy, NULL, 0)) {
+        return cudaSuccess;
+    }
+    copy_replay(&copy, NULL);
     if (kind == cudaMemcpyDeviceToHost) {
         emu_device_close();
     }
     return emu_stream_check(stream);
 }
 
+struct fill_record {
+    void *to;
+    int value;
+    size_t bytes;
+};
+static bool fill_replay(const void *record, const void *arguments)
+{
+    const struct fill_record *fill = (const struct fill_record *)record;
+    (void)arguments;
+    emu_device_open();
+    memset(fill->to, fill->value, fill->bytes);
+    return true;
+}
+
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
 {
-    emu_device_open();
-    memset(to, value, bytes);
+    const struct fill_record fill = {to, value, bytes};
+    if (!emu_graph_record(stream, fill_replay, &fill, sizeof fill, NULL, 0)) {
+        fill_replay(&fill, NULL);
+    }
     return emu_stream_check(stream);
 }

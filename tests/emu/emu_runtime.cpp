@@ -78,8 +78,31 @@ static cudaError_t launch_check(const struct meed_emu_launch *launch)
     return launch->stream && !launch->stream->open ? cudaErrorInvalidResourceHandle : cudaSuccess;
 }
 
+/* A launch with its arguments behind it, as a graph keeps it. */
+struct launch_record {
+    struct meed_emu_launch launch;
+    void (*body)(const void *arguments);
+};
+
+static bool launch_run(const struct meed_emu_launch *launch, void (*body)(const void *arguments),
+                       const void *arguments)
+{
+    emu_device_open();
+    bool right = emu_blocks_run(launch, body, arguments);
+    if (!right) {
+        emu_error_keep(cudaErrorLaunchFailure);
+    }
+    return right;
+}
+
+static bool launch_replay(const void *record, const void *arguments)
+{
+    const struct launch_record *kept = (const struct launch_record *)record;
+    return launch_run(&kept->launch, kept->body, arguments);
+}
+
 void meed_emu_run(const struct meed_emu_launch *launch, void (*body)(const void *arguments),
-                  const void *arguments)
+                  const void *arguments, size_t argument_bytes)
 {
     cudaError_t error = launch_check(launch);
     if (error != cudaSuccess) {
@@ -91,9 +114,10 @@ void meed_emu_run(const struct meed_emu_launch *launch, void (*body)(const void 
         emu_error_keep(error);
         return;
     }
-    emu_device_open();
-    if (!emu_blocks_run(launch, body, arguments)) {
-        emu_error_keep(cudaErrorLaunchFailure);
+    const struct launch_record record = {*launch, body};
+    if (!emu_graph_record(launch->stream, launch_replay, &record, sizeof record, arguments,
+                          argument_bytes)) {
+        launch_run(launch, body, arguments);
     }
 }
 
@@ -134,6 +158,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 cudaError_t cudaDeviceSynchronize(void)
 {
+    emu_graph_refuse(NULL, "cudaDeviceSynchronize");
     return last_error;
 }
 
@@ -165,6 +190,9 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    if (emu_graph_refuse(stream, "cudaStreamSynchronize")) {
+        return emu_error_keep(cudaErrorStreamCaptureUnsupported);
+    }
     emu_device_close();
     return emu_stream_check(stream);
 }
@@ -205,6 +233,10 @@ const char *cudaGetErrorName(cudaError_t error)
         return "cudaErrorInvalidResourceHandle";
     case cudaErrorLaunchFailure:
         return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported:
+        return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+        return "cudaErrorStreamCaptureInvalidated";
     }
     return "cudaErrorUnknown";
 }
@@ -226,6 +258,10 @@ const char *cudaGetErrorString(cudaError_t error)
         return "invalid resource handle";
     case cudaErrorLaunchFailure:
         return "unspecified launch failure";
+    case cudaErrorStreamCaptureUnsupported:
+        return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+        return "operation failed due to a previous error during capture";
     }
     return "unrecognized error code";
 }

@@ -323,3 +323,127 @@ template <bool FAULT> __global__ void exited_barrier_kernel(struct numbers n)
     __syncthreads();
 }
 RUN(exited_barrier, 0, [](const float *in, int i) { return in[i]; })
+
+/* --- graphs: `record` puts a step into a graph, which runs twice; between the runs the step's rate
+ * changes from 1 to 3 in device memory, so out becomes in·1 + in·3. --- */
+
+struct graph_step {
+    struct numbers n;
+    float *rate; /* device */
+    float *rate_on_heap;
+    cudaStream_t stream;
+};
+
+static __global__ void graph_add_kernel(struct numbers n, const float *rate)
+{
+    n.out[thread_id()] += n.in[thread_id()] * *rate;
+}
+static __global__ void graph_add_value_kernel(struct numbers n, float rate)
+{
+    n.out[thread_id()] += n.in[thread_id()] * rate;
+}
+
+static void graph_step_open(struct graph_step *step)
+{
+    float host[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        host[i] = (float)(i % 17 + 1);
+    }
+    step->n.blocks_done = NULL;
+    cudaStreamCreateWithFlags(&step->stream, cudaStreamNonBlocking);
+    cudaMalloc((void **)&step->n.in, sizeof host);
+    cudaMalloc((void **)&step->n.out, sizeof host);
+    cudaMalloc((void **)&step->rate, sizeof(float));
+    cudaMallocHost((void **)&step->rate_on_heap, sizeof(float));
+    *step->rate_on_heap = 1.0f;
+    cudaMemcpyAsync(step->n.in, host, sizeof host, cudaMemcpyHostToDevice, step->stream);
+    cudaMemsetAsync(step->n.out, 0, sizeof host, step->stream);
+}
+
+static bool graph_step_right(struct graph_step *step)
+{
+    float in[COUNT];
+    float out[COUNT];
+    bool right = true;
+    cudaMemcpyAsync(in, step->n.in, sizeof in, cudaMemcpyDeviceToHost, step->stream);
+    cudaMemcpyAsync(out, step->n.out, sizeof out, cudaMemcpyDeviceToHost, step->stream);
+    for (int i = 0; i < COUNT; i++) {
+        right = right && out[i] == in[i] * 4.0f;
+    }
+    cudaFree(step->n.in);
+    cudaFree(step->n.out);
+    cudaFree(step->rate);
+    cudaStreamDestroy(step->stream);
+    return right;
+}
+
+template <typename Record> static enum planted_outcome run_graph(Record record)
+{
+    struct graph_step step;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    graph_step_open(&step);
+    cudaStreamBeginCapture(step.stream, cudaStreamCaptureModeThreadLocal);
+    record(&step);
+    cudaError_t error = cudaStreamEndCapture(step.stream, &graph);
+    cudaFreeHost(step.rate_on_heap);
+    if (error != cudaSuccess) {
+        return PLANTED_FAILED;
+    }
+    cudaGraphInstantiateWithFlags(&exec, graph, 0);
+    cudaGraphDestroy(graph);
+    for (int i = 0; i < 2; i++) {
+        const float rate = i == 0 ? 1.0f : 3.0f;
+        cudaMemcpyAsync(step.rate, &rate, sizeof rate, cudaMemcpyHostToDevice, step.stream);
+        cudaGraphLaunch(exec, step.stream);
+    }
+    cudaGraphExecDestroy(exec);
+    return graph_step_right(&step) ? PLANTED_RIGHT : PLANTED_WRONG;
+}
+
+static void graph_add(const struct graph_step *step, const float *rate)
+{
+    MEED_LAUNCH((graph_add_kernel), dim3(BLOCKS), dim3(THREADS), 0, step->stream, step->n, rate);
+}
+
+/* The rate of the step at hand goes in as a number and stays what it was. */
+enum planted_outcome planted_graph_baked_value(bool fault)
+{
+    return run_graph([fault](struct graph_step *step) {
+        if (fault) {
+            MEED_LAUNCH((graph_add_value_kernel), dim3(BLOCKS), dim3(THREADS), 0, step->stream,
+                        step->n, *step->rate_on_heap);
+        } else {
+            graph_add(step, step->rate);
+        }
+    });
+}
+
+/* A pointer to a variable of the host that is gone when the graph runs. */
+enum planted_outcome planted_graph_dead_argument(bool fault)
+{
+    return run_graph([fault](struct graph_step *step) {
+        graph_add(step, fault ? step->rate_on_heap : step->rate);
+    });
+}
+
+enum planted_outcome planted_graph_host_copy(bool fault)
+{
+    return run_graph([fault](struct graph_step *step) {
+        if (fault) {
+            cudaMemcpyAsync(step->rate, step->rate_on_heap, sizeof(float), cudaMemcpyHostToDevice,
+                            step->stream);
+        }
+        graph_add(step, step->rate);
+    });
+}
+
+enum planted_outcome planted_graph_wait(bool fault)
+{
+    return run_graph([fault](struct graph_step *step) {
+        graph_add(step, step->rate);
+        if (fault) {
+            cudaStreamSynchronize(step->stream);
+        }
+    });
+}

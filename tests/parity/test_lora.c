@@ -21,7 +21,7 @@ static const struct shape shapes[] = {
     {70, 193, 16, 0.0f}, {37, 1030, 40, 0.1f}, {300, 200, 24, 0.0f}, {3, 4104, 8, 0.0f},
     {600, 72, 80, 0.1f}, /* more rows and ranks than a device takes at a time */
 };
-enum { GATE_SETS = 3, RANK_MAX = 80 };
+enum { GATE_SETS = 3, RANK_MAX = 80, DROPOUT_KEY = 77 };
 
 /* Views whose rows all begin at multiples of 16 bytes, where K allows it, or at odd places. */
 static int64_t row_pad(const struct shape *s, int64_t odd)
@@ -70,8 +70,12 @@ static void product(const double *a, int64_t a_row, int64_t a_col, const double 
 static struct meed_tail tail_make(struct parity *p, const struct shape *s, enum meed_dtype dtype,
                                   bool gated)
 {
+    const uint64_t key = DROPOUT_KEY;
     struct meed_tail tail = {parity_mat(p, s->r, s->k, row_pad(s, 2), dtype, 1.0), NULL, NULL,
-                             s->dropout, 77};
+                             s->dropout, NULL};
+    void *key_dev = parity_floats(p, 2, 0.0);
+    assert_int_equal(p->be->copy_to(p->be, key_dev, &key, sizeof key), MEED_OK);
+    tail.dropout_key = key_dev;
     int32_t sets[1024];
     for (int64_t m = 0; m < s->m; m++) {
         sets[m] = set_of(m);
@@ -97,7 +101,7 @@ static void down_shape(struct parity *p, const struct shape *s, enum meed_dtype 
     const double *x = parity_values(p, meed_mat_cols(xt, 0, s->k));
     const double *a = parity_values(p, tail.a);
     const double *gates = gated ? parity_from_floats(p, tail.gates, GATE_SETS * s->r) : NULL;
-    const double *masked = s->dropout > 0.0f ? dropped(p, x, s, tail.dropout_key) : x;
+    const double *masked = s->dropout > 0.0f ? dropped(p, x, s, DROPOUT_KEY) : x;
     double *want = parity_doubles(p, s->m * s->r);
     product(masked, s->k, 1, a, 1, s->k, s->m, s->r, s->k, want);
     for (int64_t i = 0; i < s->m * s->r; i++) {
@@ -126,7 +130,7 @@ static void parity_case_lora_down(struct parity *p)
         }
     }
     /* No tail at all is no work. */
-    struct meed_tail none = {{NULL, 0, 0, 0, MEED_DTYPE_F32}, NULL, NULL, 0.0f, 0};
+    struct meed_tail none = {{NULL, 0, 0, 0, MEED_DTYPE_F32}, NULL, NULL, 0.0f, NULL};
     struct meed_mat x = parity_mat(p, 3, 5, 0, MEED_DTYPE_F32, 1.0);
     p->be->lora_down(p->be, x, 5, &none);
     p->be->lora_down(p->be, x, 5, NULL);
@@ -182,7 +186,7 @@ static void grad_shape(struct parity *p, const struct shape *s, enum meed_dtype 
     struct meed_mat untouched = parity_copy(p, dxt);
     struct meed_mat da = parity_mat(p, s->r, s->k, 0, MEED_DTYPE_F32, 1.0);
     const double *x = parity_values(p, meed_mat_cols(xt, 0, s->k));
-    const double *masked = s->dropout > 0.0f ? dropped(p, x, s, tail.dropout_key) : x;
+    const double *masked = s->dropout > 0.0f ? dropped(p, x, s, DROPOUT_KEY) : x;
     const double *t = parity_values(p, meed_mat_cols(xt, s->k, s->r));
     const double *grad = parity_values(p, dy);
     const double *a = parity_values(p, tail.a);
@@ -195,7 +199,7 @@ static void grad_shape(struct parity *p, const struct shape *s, enum meed_dtype 
     product(u, 1, s->r, masked, s->k, 1, s->r, s->k, s->m, want_da);
     double *low = parity_doubles(p, s->m * s->k);
     product(u, s->r, 1, a, s->k, 1, s->m, s->k, s->r, low);
-    const double *low_masked = s->dropout > 0.0f ? dropped(p, low, s, tail.dropout_key) : low;
+    const double *low_masked = s->dropout > 0.0f ? dropped(p, low, s, DROPOUT_KEY) : low;
     double *want_dx = parity_values(p, meed_mat_cols(dxt, 0, s->k));
     for (int64_t i = 0; i < s->m * s->k; i++) {
         want_dx[i] += low_masked[i];

@@ -60,9 +60,10 @@ static void meed_port_launch(const char *name, void (*kernel)(P...), dim3 grid, 
 {
     auto body = [=] { kernel(args...); };
     const meed_emu_launch launch = {name, grid, block, shared_bytes, stream};
+    static_assert(__is_trivially_copyable(decltype(body)), "a graph keeps arguments as bytes");
     meed_emu_run(
         &launch, [](const void *arguments) { (*static_cast<const decltype(body) *>(arguments))(); },
-        &body);
+        &body, sizeof body);
 }
 
 static inline uint16_t meed_float_bf16(float value)
