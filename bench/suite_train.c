@@ -69,6 +69,10 @@ static enum meed_status measure(const struct meed_bench_machine *machine, const 
                    100 * rates[steps / 2] * flops_a_token(&checkpoint->config) /
                        machine->gemm_flops[dtype],
                    "%", 0, '>');
+    if (report.launches > 0) {
+        snprintf(row, sizeof row, "%s %s, launches in graphs", name, meed_dtype_name(dtype));
+        meed_bench_row("train", row, (double)report.launches, "a step", 0, '<');
+    }
 out:
     meed_trainer_destroy(trainer);
     meed_adapter_destroy(start);
