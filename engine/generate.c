@@ -212,7 +212,9 @@ void meed_generator_forget(struct meed_generator *generator)
 
 struct meed_generator_counts meed_generator_counts(const struct meed_generator *generator)
 {
-    return generator->counts;
+    struct meed_generator_counts counts = generator->counts;
+    counts.graphs = generator->cache ? meed_kv_cache_graph_steps(generator->cache) : 0;
+    return counts;
 }
 
 /* A cache whose sequences may have `capacity` positions, at least; what was held is dropped if the

@@ -98,7 +98,8 @@ void meed_generator_forget(struct meed_generator *generator);
 
 /* Since creation. */
 struct meed_generator_counts {
-    int64_t steps;  /* forward passes */
+    int64_t steps;  /* forward passes, */
+    int64_t graphs; /* and those of them that were one recorded graph, since the cache grew last */
     int64_t fed;    /* rows through the network */
     int64_t shared; /* prompt positions that were held already */
 };

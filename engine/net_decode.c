@@ -4,9 +4,8 @@
  *
  * A step's numbers (ids, slots, positions, wanted rows, keys, draws, gate sets) are copied in one
  * piece into buffers that stay where they are, the table where it changed, and what follows
- * (launch_step) depends on the counts of rows and wanted rows and on nothing else: the next step of
- * as many rows is the same launches on the same pointers, which is what a graph of a device wants
- * to record.
+ * (launch_step) depends on the counts of rows and wanted rows and on nothing else. So the next step
+ * of as many rows is the same launches on the same pointers: a graph, where the device has them.
  */
 #include "engine/net_decode.h"
 
@@ -26,7 +25,6 @@ static void lay_out_cache(const struct meed_net *net, struct meed_kv_cache *cach
     cache->rope.sin = meed_device_arena_take(arena, angles, sizeof(float));
     cache->table = meed_device_arena_take(arena, (int64_t)cache->slots * cache->slot_pages,
                                           sizeof *cache->table);
-    cache->copied = meed_device_arena_take(arena, 1, sizeof *cache->copied);
     for (int32_t i = 0; i < cache->layer_count; i++) {
         cache->layers[i] = (struct meed_kv_layer){
             .k = meed_device_arena_take(arena, cells, item_bytes),
@@ -91,6 +89,7 @@ enum meed_status meed_kv_cache_create(const struct meed_net *net, int32_t slots,
     lay_out_cache(net, made);
     MEED_TRY_OUT(meed_net_fill_rope(net, capacity, made->rope));
     made->table_version = -1;
+    meed_graph_cache_init(&made->graphs, net->be);
     *cache = made;
 out:
     if (st != MEED_OK) {
@@ -102,6 +101,7 @@ out:
 void meed_kv_cache_destroy(struct meed_kv_cache *cache)
 {
     if (cache) {
+        meed_graph_cache_clear(&cache->graphs);
         meed_device_arena_clear(&cache->device);
         meed_kv_pages_destroy(cache->pages);
         meed_heap_free(cache->layers);
@@ -117,6 +117,11 @@ int32_t meed_kv_cache_length(const struct meed_kv_cache *cache, int32_t slot)
 int32_t meed_kv_cache_free_pages(const struct meed_kv_cache *cache)
 {
     return meed_kv_pages_free(cache->pages);
+}
+
+int64_t meed_kv_cache_graph_steps(const struct meed_kv_cache *cache)
+{
+    return cache->graphs.launched;
 }
 
 void meed_kv_cache_truncate(struct meed_kv_cache *cache, int32_t slot, int32_t length)
@@ -157,22 +162,19 @@ static enum meed_status check_rows(const struct meed_net *net, const struct meed
     return meed_net_check_ids(net, rows->ids, rows->count);
 }
 
-/* Copies a page of every layer: rows of the pools seen as matrices of pages. */
-static enum meed_status copy_page(const struct meed_kv_cache *cache, struct meed_kv_copy copy,
-                                  int64_t page_cells)
+/* Copies a page of every layer. */
+static void copy_page(const struct meed_kv_cache *cache, struct meed_kv_copy copy,
+                      int64_t page_cells)
 {
-    const struct meed_backend *be = cache->be;
-    MEED_TRY(be->copy_to(be, cache->copied, &copy.from, sizeof copy.from));
     for (int32_t i = 0; i < cache->layer_count; i++) {
         const struct meed_kv_layer *layer = &cache->layers[i];
-        void *pools[] = {layer->k, layer->v};
+        size_t bytes = (size_t)page_cells * meed_dtype_bytes(layer->dtype);
+        char *pools[] = {layer->k, layer->v};
         for (int j = 0; j < 2; j++) {
-            struct meed_mat pool =
-                meed_mat_view(pools[j], cache->page_count, page_cells, page_cells, layer->dtype);
-            be->embed(be, pool, 1.0f, cache->copied, meed_mat_rows(pool, copy.to, 1));
+            cache->be->copy_within(cache->be, pools[j] + (size_t)copy.to * bytes,
+                                   pools[j] + (size_t)copy.from * bytes, bytes);
         }
     }
-    return MEED_OK;
 }
 
 /* Gives every row its place, and the table to the device. */
@@ -192,7 +194,7 @@ static enum meed_status place_rows(const struct meed_net *net, struct meed_kv_ca
         meed_kv_pages_truncate(cache->pages, slot, position);
         MEED_TRY(meed_kv_pages_extend(cache->pages, slot, position + 1, &copy));
         if (copy.from >= 0) {
-            MEED_TRY(copy_page(cache, copy, page_cells));
+            copy_page(cache, copy, page_cells);
         }
     }
     int64_t version = meed_kv_pages_version(cache->pages);
@@ -255,16 +257,42 @@ static void launch_layers(struct meed_net *net, const struct meed_kv_cache *cach
     meed_net_run(net, &pass);
 }
 
+struct step {
+    struct meed_net *net;
+    const struct meed_kv_cache *cache;
+    int32_t rows;
+    int32_t wanted;
+    struct meed_sample_rule rule;
+};
+
 /* The same and one token for every wanted row, in net->targets. */
-static void launch_step(struct meed_net *net, const struct meed_kv_cache *cache, int32_t rows,
-                        int32_t wanted, const struct meed_sample_rule *rule)
+static void launch_step(void *user)
 {
-    launch_layers(net, cache, rows, wanted);
-    for (int32_t begin = 0; begin < wanted; begin += net->chunk) {
-        int32_t count = MEED_MIN(net->chunk, wanted - begin);
-        net->be->sample(net->be, meed_net_head(net, begin, count, MEED_DTYPE_F32), *rule,
+    const struct step *step = user;
+    struct meed_net *net = step->net;
+    launch_layers(net, step->cache, step->rows, step->wanted);
+    for (int32_t begin = 0; begin < step->wanted; begin += net->chunk) {
+        int32_t count = MEED_MIN(net->chunk, step->wanted - begin);
+        net->be->sample(net->be, meed_net_head(net, begin, count, MEED_DTYPE_F32), step->rule,
                         net->draw_keys + begin, net->draws + begin, net->targets + begin);
     }
+}
+
+/* Steps in which every row is wanted come again; those that feed prompts hardly do. */
+static enum meed_status run_step(struct meed_kv_cache *cache, struct step *step)
+{
+    struct meed_graph_key key = {{step->rows, 0, step->rule.top_k, 0}};
+    const float drawing[] = {step->rule.temperature, step->rule.top_p};
+    if (step->rows != step->wanted) {
+        launch_step(step);
+        return MEED_OK;
+    }
+    memcpy(&key.parts[1], drawing, sizeof drawing);
+    if (step->net->gates.sets > 0) { /* how many there are decides where each one lies */
+        key.parts[2] |= (int64_t)step->net->gates.sets << 32;
+        key.parts[3] = (int64_t)(uintptr_t)step->net->gates.gates;
+    }
+    return meed_graph_cache_run(&cache->graphs, key, launch_step, step, NULL);
 }
 
 enum meed_status meed_net_decode(struct meed_net *net, struct meed_kv_cache *cache,
@@ -286,7 +314,8 @@ enum meed_status meed_net_decode_sample(struct meed_net *net, struct meed_kv_cac
     MEED_TRY(check_rows(net, cache, rows));
     MEED_TRY(place_rows(net, cache, rows));
     MEED_TRY(send_feed(net, rows, keys, draws));
-    launch_step(net, cache, rows->count, rows->want_count, rule);
+    struct step step = {net, cache, rows->count, rows->want_count, *rule};
+    MEED_TRY(run_step(cache, &step));
     MEED_TRY(be->copy_from(be, tokens, net->targets, (size_t)rows->want_count * sizeof *tokens));
     MEED_TRY(be->sync(be));
     for (int32_t i = 0; i < rows->want_count; i++) {

@@ -24,10 +24,12 @@ struct meed_kv_cache;
 MEED_MUST_CHECK enum meed_status meed_kv_cache_create(const struct meed_net *net, int32_t slots,
                                                       int32_t capacity, int32_t pages,
                                                       struct meed_kv_cache **cache);
-void meed_kv_cache_destroy(struct meed_kv_cache *cache); /* accepts NULL */
+void meed_kv_cache_destroy(struct meed_kv_cache *cache); /* accepts NULL; before the net */
 /* Positions that a slot holds. */
 int32_t meed_kv_cache_length(const struct meed_kv_cache *cache, int32_t slot);
 int32_t meed_kv_cache_free_pages(const struct meed_kv_cache *cache);
+/* Steps that were one launch of a recorded graph (graph_cache.h). */
+int64_t meed_kv_cache_graph_steps(const struct meed_kv_cache *cache);
 /* Keeps the first `length` positions of a slot. */
 void meed_kv_cache_truncate(struct meed_kv_cache *cache, int32_t slot, int32_t length);
 /* Slot `to` becomes the first `length` positions of slot `from`, another one. Costs no memory. */

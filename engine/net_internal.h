@@ -24,6 +24,7 @@
 
 #include "base/arena.h"
 #include "engine/device_arena.h"
+#include "engine/graph_cache.h"
 #include "engine/kv_pages.h"
 #include "engine/net.h"
 
@@ -171,9 +172,9 @@ struct meed_kv_cache {
     struct meed_device_arena device;
     struct meed_rope_table rope; /* as the net's, of `capacity` positions */
     struct meed_kv_pages *pages;
-    int32_t *table;        /* [slots, slot_pages] on the device: the pages' own, as of */
-    int64_t table_version; /* this version */
-    int32_t *copied;       /* [1]: the page that a copy reads */
+    int32_t *table;                 /* [slots, slot_pages] on the device: the pages' own, as of */
+    int64_t table_version;          /* this version */
+    struct meed_graph_cache graphs; /* steps that came before */
     int32_t slots;
     int32_t slot_pages;
     int32_t page_count;

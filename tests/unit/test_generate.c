@@ -85,6 +85,12 @@ int32_t meed_kv_cache_free_pages(const struct meed_kv_cache *cache)
     return free_pages;
 }
 
+int64_t meed_kv_cache_graph_steps(const struct meed_kv_cache *cache)
+{
+    (void)cache;
+    return 0;
+}
+
 void meed_kv_cache_truncate(struct meed_kv_cache *cache, int32_t slot, int32_t length)
 {
     assert_in_range(length, 0, cache->length[slot]);

@@ -180,6 +180,42 @@ static void generate_net_goes_on_where_it_was(void **state)
     machine_close(&machine);
 }
 
+/* Replies of a run whose decoding steps are graphs, where the device has them, and of one whose
+ * steps are launched op by op. */
+static void generate_net_is_the_same_by_graph(void **state)
+{
+    (void)state;
+    static const char folder[] = MEED_SOURCE_DIR "/examples/tiny/model";
+    struct machine machine = machine_open(folder, 2);
+    struct meed_arena arena;
+    struct meed_prompt prompts[PROMPTS];
+    struct meed_reply replies[2][3];
+    struct meed_generate_options options = meed_generate_defaults();
+    meed_arena_init_growing(&arena, "test", 1 << 26);
+    make_prompts(folder, &arena, prompts);
+    options.max_new_tokens = 8;
+    options.temperature = 0.9f;
+    options.top_k = 20;
+    options.max_rows = ROWS;
+    bool graphs = machine.backend->graph_begin != NULL;
+    for (int turn = 0; turn < 2; turn++) {
+        struct meed_generator *generator = NULL;
+        must(meed_generator_create(machine.net, &options, &generator));
+        must(meed_generator_run(generator, prompts, 3, &options, NULL, &arena, replies[turn]));
+        struct meed_generator_counts counts = meed_generator_counts(generator);
+        assert_true(graphs && turn == 0 ? counts.graphs >= 3 : counts.graphs == 0);
+        meed_generator_destroy(generator);
+        machine.backend->graph_begin = NULL;
+    }
+    for (int p = 0; p < 3; p++) {
+        assert_int_equal(replies[0][p].length, replies[1][p].length);
+        assert_memory_equal(replies[0][p].ids, replies[1][p].ids,
+                            (size_t)replies[0][p].length * sizeof(int32_t));
+    }
+    meed_arena_clear(&arena);
+    machine_close(&machine);
+}
+
 static void generate_net_tells_the_known_story(void **state)
 {
     (void)state;
@@ -216,6 +252,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(generate_net_does_not_depend_on_the_batch),
         cmocka_unit_test(generate_net_goes_on_where_it_was),
+        cmocka_unit_test(generate_net_is_the_same_by_graph),
         cmocka_unit_test(generate_net_tells_the_known_story),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
