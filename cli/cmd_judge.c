@@ -2,9 +2,12 @@
  *
  * Questions and answers are FastChat's files; each file behind --answers is one model. The judge is
  * a model folder (its rating is the expectation over its own distribution, no sampling) or an
- * OpenAI-compatible endpoint. Nothing is asked of the person at the keyboard: what it will cost is
- * printed and it starts; --cache keeps what was judged. The key of an endpoint is read from an
- * environment variable and never from the command line, which others can see.
+ * OpenAI-compatible endpoint. Nothing is asked of the person at the keyboard; --cache keeps what
+ * was judged. The key of an endpoint is read from an environment variable and never from the
+ * command line, which others can see.
+ *
+ * With --model and adapters instead of answers, all coalitions of the adapters answer and are
+ * judged, and each adapter gets its value in rating points (judge_game.h, judge_value.c).
  */
 #include <argp.h>
 #include <errno.h>
@@ -21,6 +24,7 @@
 #include "base/threads.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/judge_value.h"
 #include "cli/progress.h"
 #include "cli/score_session.h"
 #include "evaluation/judge_cache.h"
@@ -41,6 +45,7 @@ struct options {
     const char *key_variable;
     const char *cache;
     const char *json;
+    struct meed_judge_value_options value;
     struct meed_judge_endpoint_options endpoint;
     int64_t threads;
     int32_t rationale;
@@ -59,7 +64,12 @@ enum {
     KEY_RATIONALE,
     KEY_DEVICE,
     KEY_PAIR,
-    KEY_NULLS
+    KEY_NULLS,
+    KEY_BASE_MODEL,
+    KEY_ADAPTER,
+    KEY_METHOD,
+    KEY_NEW_TOKENS,
+    KEY_SEED
 };
 
 static const struct argp_option option_rows[] = {
@@ -85,6 +95,12 @@ static const struct argp_option option_rows[] = {
     {"cache", 'c', "FILE", 0, "keep judgments here (SQLite) and ask nothing twice", 3},
     {"json", 'j', "FILE", 0, "write the judgments here, as FastChat's model_judgment files", 3},
     {"quiet", 'q', NULL, 0, "no progress", 3},
+    {"model", KEY_BASE_MODEL, "DIR", 0, "value adapters of this model by judged coalitions", 4},
+    {"adapter", KEY_ADAPTER, "DIR", 0, "an adapter to value (PEFT layout); once each", 4},
+    {"method", KEY_METHOD, "WORD", 0, "exact, loo, permutation, owen or banzhaf (default: exact)",
+     4},
+    {"max-new-tokens", KEY_NEW_TOKENS, "N", 0, "length limit of their replies (default: 256)", 4},
+    {"seed", KEY_SEED, "N", 0, "of the sampling methods (default: 1)", 4},
     {0},
 };
 
@@ -96,7 +112,9 @@ static const char documentation[] =
     "  meed judge --questions question.jsonl --answers north.jsonl --answers south.jsonl \\\n"
     "    --judge big-model --cache judged.db --json judgments.jsonl\n"
     "  OPENAI_API_KEY=… meed judge --questions question.jsonl --answers north.jsonl \\\n"
-    "    --references reference_answer_gpt-4.jsonl --endpoint https://host/v1 --model-name grader";
+    "    --references reference_answer_gpt-4.jsonl --endpoint https://host/v1 --model-name grader\n"
+    "  meed judge --questions question.jsonl --model base --adapter north --adapter south \\\n"
+    "    --judge big-model --cache judged.db";
 
 /* --- arguments -------------------------------------------------------------------------------- */
 static enum meed_status number(const char *what, const char *text, int64_t min, int64_t max,
@@ -106,6 +124,34 @@ static enum meed_status number(const char *what, const char *text, int64_t min, 
     MEED_TRY(meed_parse_i64(what, text, min, max, &wide));
     *value = (int32_t)wide;
     return MEED_OK;
+}
+
+/* Options of valuing; ARGP_ERR_UNKNOWN for all others. */
+static error_t value_parse(int key, const char *text, struct options *options)
+{
+    struct meed_judge_value_options *value = &options->value;
+    int64_t seed = 0;
+    switch (key) {
+    case KEY_BASE_MODEL:
+        value->model = text;
+        break;
+    case KEY_ADAPTER:
+        options->status = meed_judge_value_adapter(value, text);
+        break;
+    case KEY_METHOD:
+        options->status = meed_judge_value_method(value, text);
+        break;
+    case KEY_NEW_TOKENS:
+        options->status = number("--max-new-tokens", text, 1, 1 << 20, &value->max_new_tokens);
+        break;
+    case KEY_SEED:
+        options->status = meed_parse_i64("--seed", text, 0, INT64_MAX, &seed);
+        value->seed = (uint64_t)seed;
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return options->status == MEED_OK ? 0 : EINVAL;
 }
 
 static error_t number_parse(int key, const char *text, struct options *options)
@@ -134,7 +180,7 @@ static error_t number_parse(int key, const char *text, struct options *options)
         options->status = meed_parse_i64("--threads", text, 1, 256, &options->threads);
         break;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return value_parse(key, text, options);
     }
     return options->status == MEED_OK ? 0 : EINVAL;
 }
@@ -194,9 +240,14 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
 
 static enum meed_status options_check(const struct options *o)
 {
-    if (!o->questions || o->answer_count == 0) {
+    bool valuing = o->value.model || o->value.count > 0;
+    if (!o->questions || (o->answer_count == 0 && !valuing)) {
         return MEED_FAIL(MEED_ARG, "no %s given; see `meed help judge`",
                          o->questions ? "--answers" : "--questions");
+    }
+    if (valuing && (!o->value.model || o->value.count == 0 || o->answer_count > 0 || o->pair)) {
+        return MEED_FAIL(MEED_ARG, "--model and --adapter value adapters by their coalitions: give "
+                                   "both, and neither --answers nor --pair");
     }
     if (!o->judge == !o->endpoint.url) {
         return MEED_FAIL(MEED_ARG, "name one judge: --judge DIR or --endpoint URL");
@@ -209,7 +260,7 @@ static enum meed_status options_check(const struct options *o)
 
 /* --- the judge -------------------------------------------------------------------------------- */
 struct work {
-    const struct options *options;
+    struct options *options;
     struct meed_fastchat_questions *questions;
     struct meed_fastchat_answers *models[MAX_MODELS + 2];
     int32_t model_count;
@@ -407,6 +458,19 @@ static enum meed_status judge_all(struct work *w)
                    : MEED_OK;
 }
 
+static enum meed_status adapters_value(struct work *w)
+{
+    struct meed_judge_value_options *value = &w->options->value;
+    value->questions = w->questions;
+    value->judge = &w->judge;
+    value->prompts = w->prompts;
+    value->device = w->options->device;
+    value->threads = w->options->threads;
+    value->json = w->options->json;
+    value->quiet = w->options->quiet;
+    return meed_judge_value_run(value);
+}
+
 static void work_close(struct work *w)
 {
     meed_judgments_destroy(w->judgments);
@@ -426,7 +490,8 @@ static void work_close(struct work *w)
 enum meed_status meed_cmd_judge(int argc, char **argv)
 {
     struct options options = {.endpoint = meed_judge_endpoint_defaults(),
-                              .key_variable = "OPENAI_API_KEY"};
+                              .key_variable = "OPENAI_API_KEY",
+                              .value = {.max_new_tokens = 256, .seed = 1}};
     const struct argp argp = {option_rows, option_parse, "[ANSWERS…]", documentation,
                               NULL,        NULL,         NULL};
     MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
@@ -440,7 +505,11 @@ enum meed_status meed_cmd_judge(int argc, char **argv)
     MEED_TRY_OUT(answers_open(w));
     MEED_TRY_OUT(meed_judge_prompts_open(options.prompts, &w->prompts));
     MEED_TRY_OUT(judge_open(w));
-    MEED_TRY_OUT(judge_all(w));
+    if (options.value.model) {
+        MEED_TRY_OUT(adapters_value(w));
+    } else {
+        MEED_TRY_OUT(judge_all(w));
+    }
 out:
     work_close(w);
     meed_heap_free(w);

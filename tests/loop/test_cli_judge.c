@@ -80,6 +80,8 @@ static void mistakes_are_one_sentence(void **state)
         {"judge --questions $/q.jsonl --answers $/x --endpoint http://h", MEED_ARG, "--model-name"},
         {"judge --questions $/none --answers $/x --judge a", MEED_NOT_FOUND, "none"},
         {"judge --questions $/q.jsonl --answers $/q.jsonl --judge a", MEED_FORMAT, "q.jsonl:1"},
+        {"judge --questions $/q.jsonl --judge a --adapter x", MEED_ARG, "give both"},
+        {"judge --questions $/q.jsonl --judge a --model b --method gradient", MEED_ARG, "gradient"},
         {"judge --questions $/q.jsonl --tries 0", MEED_ARG, "--tries"},
         {"answer --model " MODEL " --questions $/q.jsonl --out $/o", MEED_ARG, "--adapter"},
         {"answer --model " MODEL " --base --questions $/q.jsonl", MEED_ARG, "--out"},
