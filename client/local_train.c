@@ -118,6 +118,7 @@ enum meed_status meed_local_train_run(const struct meed_local_train_job *job,
     *result = (struct meed_local_train_result){.loss = 0.0};
     MEED_TRY_OUT(meed_local_train_options(job->plan, job->client_id, job->dtype, &options));
     options.base = job->base;
+    options.frozen = job->frozen;
     MEED_TRY_OUT(
         meed_dataset_limit(job->dataset, max_tokens(job), job->truncate, &sequences, &count));
     MEED_TRY_OUT(meed_trainer_create(job->be, job->checkpoint, job->start, sequences, count,

@@ -30,6 +30,7 @@ struct meed_local_train_job {
     const struct meed_msg_plan *plan;
     const char *client_id;
     const struct meed_adapter *start;
+    const struct meed_adapter *frozen; /* ranks that only take part; NULL: none */
     enum meed_dtype dtype;
     enum meed_block_format base; /* of the frozen weights (net.h) */
     const char *checkpoint_path;

@@ -114,22 +114,10 @@ enum meed_status meed_worker_drain(struct meed_worker *worker, int64_t timeout_m
 /* ---- connecting -------------------------------------------------------------------------------
  */
 
-static bool is_one_of(const char *word, const char *const *words, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(word, words[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static enum meed_status accept_terms(struct meed_worker *worker,
                                      const struct meed_msg_join_reply *reply)
 {
     const struct meed_worker_config *config = worker->config;
-    /* Means of factors keep the coordinates of A and B; every other aggregation may change them. */
-    static const char *const fixed[] = {"fedavg", "ffa", "rolora"};
     if (strcmp(reply->client_id, config->id) != 0) {
         return MEED_FAIL(MEED_DENIED,
                          "the server takes this client for \"%s\", not \"%.64s\"; its "
@@ -151,7 +139,6 @@ static enum meed_status accept_terms(struct meed_worker *worker,
         memcpy(worker->run_id, reply->run_id, sizeof worker->run_id);
     }
     worker->round_count = reply->round_count;
-    worker->fixed_gauge = is_one_of(reply->aggregation, fixed, MEED_COUNT(fixed));
     return MEED_OK;
 }
 

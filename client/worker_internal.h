@@ -13,7 +13,6 @@
 struct meed_worker {
     const struct meed_worker_config *config;
     char run_id[MEED_LIMIT_ID_BYTES];
-    bool fixed_gauge; /* the aggregation is a mean of factors: coordinates stay */
     int32_t round_count;
     struct meed_rpc_stream *watch; /* NULL: not connected */
     bool watch_over;               /* ended; finish tells why */

@@ -4,6 +4,7 @@
 #include "client/compress.h"
 #include "client/worker_internal.h"
 #include "client/worker_state.h"
+#include "engine/adapter_split.h"
 #include "proto/chunk.h"
 
 enum { RESIDUAL_MAX_AGE = 3 }; /* rounds; older error feedback answers a model long gone */
@@ -12,7 +13,8 @@ struct round_job {
     struct meed_worker *worker;
     int32_t round;
     struct meed_msg_plan plan;
-    struct meed_adapter *global;
+    struct meed_adapter *global; /* the ranks that are trained */
+    struct meed_adapter *frozen; /* those that only take part; NULL: none */
     struct meed_adapter *trained;
     float *residual;
 };
@@ -150,6 +152,7 @@ static enum meed_status pull_adapter(struct round_job *job)
 {
     enum meed_status st = MEED_OK;
     const struct meed_worker_config *config = job->worker->config;
+    struct meed_adapter *whole = NULL;
     struct meed_buf adapter;
     meed_buf_init(&adapter, MEED_ADAPTER_MAX_FILE_BYTES);
     bool cached = meed_worker_state_has(state_of(job), job->round, MEED_WORKER_ADAPTER);
@@ -162,11 +165,13 @@ static enum meed_status pull_adapter(struct round_job *job)
     }
     MEED_TRY_OUT(st);
     MEED_TRY_OUT(meed_adapter_unpack("the round's adapter", adapter.data, adapter.size,
-                                     &config->checkpoint->config, &job->global));
+                                     &config->checkpoint->config, &whole));
+    MEED_TRY_OUT(meed_adapter_split(whole, job->plan.rank, &job->global, &job->frozen));
     if (!cached) {
         MEED_TRY_OUT(write_state(job, MEED_WORKER_ADAPTER, adapter.data, adapter.size));
     }
 out:
+    meed_adapter_destroy(whole);
     meed_buf_clear(&adapter);
     return st;
 }
@@ -210,6 +215,7 @@ static enum meed_status train(struct round_job *job, struct meed_local_train_res
         .plan = &job->plan,
         .client_id = config->id,
         .start = job->global,
+        .frozen = job->frozen,
         .dtype = config->dtype,
         .base = config->base,
         .checkpoint_path = path,
@@ -227,7 +233,7 @@ static enum meed_status load_residual(struct round_job *job)
     enum meed_status st = MEED_OK;
     const struct meed_worker_config *config = job->worker->config;
     int64_t count = meed_adapter_value_count(job->global);
-    struct meed_adapter *old = NULL;
+    struct meed_adapter *whole = NULL, *old = NULL, *rest = NULL;
     char path[MEED_PATH_BYTES];
     struct meed_buf packed;
     meed_buf_init(&packed, MEED_ADAPTER_MAX_FILE_BYTES);
@@ -243,12 +249,15 @@ static enum meed_status load_residual(struct round_job *job)
     MEED_TRY_OUT(meed_compress_load(path, count, job->residual));
     MEED_TRY_OUT(read_state(job, last, MEED_WORKER_ADAPTER, &packed));
     MEED_TRY_OUT(meed_adapter_unpack("the last round's adapter", packed.data, packed.size,
-                                     &config->checkpoint->config, &old));
-    if (!job->worker->fixed_gauge) {
+                                     &config->checkpoint->config, &whole));
+    MEED_TRY_OUT(meed_adapter_split(whole, job->plan.rank, &old, &rest));
+    if (!job->plan.keeps_gauge) {
         MEED_TRY_OUT(meed_compress_carry(old, job->global, job->residual));
     }
 out:
+    meed_adapter_destroy(whole);
     meed_adapter_destroy(old);
+    meed_adapter_destroy(rest);
     meed_buf_clear(&packed);
     if (st == MEED_NOT_FOUND || st == MEED_INTEGRITY || st == MEED_FORMAT) {
         MEED_LOG_WARN("client", "round %d starts without error feedback: %s", job->round,
@@ -513,6 +522,7 @@ enum meed_status meed_worker_round(struct meed_worker *worker, int32_t round)
     MEED_TRY_OUT(push(&job));
 out:
     meed_adapter_destroy(job.global);
+    meed_adapter_destroy(job.frozen);
     meed_adapter_destroy(job.trained);
     meed_heap_free(job.residual);
     return st;

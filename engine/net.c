@@ -150,7 +150,7 @@ static void pack_slot(const struct meed_net *net, const struct meed_net_group *g
 
 void meed_net_load_masters(struct meed_net *net, const float *masters_dev)
 {
-    MEED_ASSERT(net->options.adapter_count == 1);
+    MEED_ASSERT(net->options.adapter_count > 0);
     for (int32_t layer = 0; layer < net->config.layers; layer++) {
         for (int g = 0; g < MEED_GROUP_COUNT; g++) {
             struct meed_net_group *group = meed_net_group_at(net, layer, (enum meed_group)g);
@@ -160,7 +160,9 @@ void meed_net_load_masters(struct meed_net *net, const float *masters_dev)
             for (int32_t i = 0; i < group->slot_count; i++) {
                 const struct meed_net_slot *slot = &group->slots[i];
                 const float *a = masters_dev + slot->flat;
-                pack_slot(net, group, slot, a, a + slot->r * group->k);
+                if (slot->adapter == 0) {
+                    pack_slot(net, group, slot, a, a + slot->r * group->k);
+                }
             }
         }
     }

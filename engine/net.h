@@ -59,10 +59,10 @@ int32_t meed_net_gate_sets(const struct meed_net *net); /* 0: none were set */
 MEED_MUST_CHECK enum meed_status meed_net_set_adapter(struct meed_net *net, int32_t idx,
                                                       const struct meed_adapter *adapter);
 
-/* fp32 masters of the one adapter of a training net live in one flat device vector in the order of
- * meed_adapter_to_flat (A then B, module by module). */
+/* fp32 masters of a training net's first adapter live in one flat device vector in the order of
+ * meed_adapter_to_flat (A then B, module by module). Further adapters take part and stand still. */
 int64_t meed_net_master_count(const struct meed_net *net);
-/* Rounds masters into A and [W | s∘B]. */
+/* Rounds masters into A and [W | s∘B] of the first adapter. */
 void meed_net_load_masters(struct meed_net *net, const float *masters_dev);
 
 /* Forward over a batch; logprob [loss_rows] fp32 on the host: log p(target). Bit-equal per sequence

@@ -30,6 +30,16 @@ static void add_onto(const struct meed_net *net, float *x, int64_t count, float 
     net->be->lora_merge(net->be, to, one, from, net->one, to);
 }
 
+/* Slots of the adapter that is trained: they come first. */
+static int32_t trained_slots(const struct meed_net_group *group)
+{
+    int32_t count = 0;
+    while (count < group->slot_count && group->slots[count].adapter == 0) {
+        count++;
+    }
+    return count;
+}
+
 /* dA of a group comes as one [R, K]; the flat vector wants each module's rows in its own place. A
  * group of one module whose rank fills the tail has them there already. */
 static void factor_gradients(const struct backward *pass, const struct meed_net_group *group,
@@ -40,8 +50,9 @@ static void factor_gradients(const struct backward *pass, const struct meed_net_
     const struct meed_backend *be = net->be;
     struct meed_mat xt = meed_net_top(group->xt, dy.rows);
     struct meed_lora_slot slots[MEED_PROJ_COUNT];
-    MEED_ASSERT(group->slot_count <= MEED_PROJ_COUNT);
-    for (int32_t i = 0; i < group->slot_count; i++) {
+    int32_t count = trained_slots(group);
+    MEED_ASSERT(count <= MEED_PROJ_COUNT);
+    for (int32_t i = 0; i < count; i++) {
         const struct meed_net_slot *slot = &group->slots[i];
         slots[i] = (struct meed_lora_slot){
             .n_begin = meed_proj_row_begin(&net->config, slot->proj),
@@ -52,13 +63,13 @@ static void factor_gradients(const struct backward *pass, const struct meed_net_
             .db = pass->gradients + slot->flat + slot->r * group->k,
         };
     }
-    bool in_place = group->slot_count == 1 && group->slots[0].r == group->r;
+    bool in_place = count == 1 && group->slots[0].r == group->r;
     float *da = in_place ? pass->gradients + group->slots[0].flat : net->da;
     if (!in_place) {
         be->zero(be, da, (size_t)(group->r * group->k) * sizeof *da);
     }
-    be->lora_grad(be, dy, xt, group->k, tail, slots, group->slot_count, da, dx_wanted, dxt);
-    for (int32_t i = 0; i < group->slot_count && !in_place; i++) {
+    be->lora_grad(be, dy, xt, group->k, tail, slots, count, da, dx_wanted, dxt);
+    for (int32_t i = 0; i < count && !in_place; i++) {
         const struct meed_net_slot *slot = &group->slots[i];
         add_onto(net, da + slot->t_begin * group->k, slot->r * group->k,
                  pass->gradients + slot->flat);
@@ -235,9 +246,8 @@ static enum meed_status check_backward(const struct meed_net *net, const float *
     if (!net->options.backward) {
         return MEED_FAIL(MEED_STATE, "this network keeps no activations; create it with backward");
     }
-    if (gradients_dev && net->options.adapter_count != 1) {
-        return MEED_FAIL(MEED_ARG, "factor gradients need exactly one adapter, not %d",
-                         net->options.adapter_count);
+    if (gradients_dev && net->options.adapter_count == 0) {
+        return MEED_FAIL(MEED_ARG, "factor gradients need an adapter");
     }
     if (gradients_dev && net->gates.sets > 0) {
         return MEED_FAIL(MEED_STATE, "factor gradients need a network without gates");
@@ -279,7 +289,7 @@ static void enqueue(const struct backward *back)
 enum meed_status meed_net_load_batch(struct meed_net *net, const struct meed_batch *batch,
                                      const float *weight, uint64_t step_key)
 {
-    MEED_ASSERT(net->options.backward && net->options.adapter_count == 1);
+    MEED_ASSERT(net->options.backward && net->options.adapter_count > 0);
     MEED_ASSERT(net->gates.sets == 0 && batch->loss_rows > 0);
     MEED_TRY(load(net, batch, weight, net->loaded));
     net->loaded->dropout = net->options.dropout;

@@ -147,7 +147,7 @@ static void plan_tails(struct meed_net *net)
         }
     }
     net->master_count =
-        net->options.adapter_count == 1 ? meed_adapter_value_count(net->options.adapters[0]) : 0;
+        net->options.adapter_count > 0 ? meed_adapter_value_count(net->options.adapters[0]) : 0;
 }
 
 /* --- device memory ---------------------------------------------------------------------------- */

@@ -119,14 +119,18 @@ static enum meed_status make_vectors(struct meed_trainer *trainer, const struct 
     meed_adapter_to_flat(start, trainer->flat_host);
     MEED_TRY(be->copy_to(be, trainer->masters_dev, trainer->flat_host, bytes));
     if (trainer->options.prox_mu > 0.0f) {
-        const float constants[3] = {1.0f, -1.0f, trainer->options.prox_mu};
         MEED_TRY(alloc_vector(trainer, trainer->count, &trainer->start_dev));
         MEED_TRY(alloc_vector(trainer, trainer->count, &trainer->drift_dev));
-        MEED_TRY(alloc_vector(trainer, 3, &trainer->prox_dev));
         MEED_TRY(be->copy_to(be, trainer->start_dev, trainer->flat_host, bytes));
-        MEED_TRY(be->copy_to(be, trainer->prox_dev, constants, sizeof constants));
     }
-    return MEED_OK;
+    if (trainer->options.correction) {
+        MEED_TRY(alloc_vector(trainer, trainer->count, &trainer->correction_dev));
+        MEED_TRY(alloc_vector(trainer, trainer->count, &trainer->gradient_sum_dev));
+        MEED_TRY(be->copy_to(be, trainer->correction_dev, trainer->options.correction, bytes));
+    }
+    const float constants[3] = {1.0f, -1.0f, trainer->options.prox_mu};
+    MEED_TRY(alloc_vector(trainer, 3, &trainer->constants_dev));
+    return be->copy_to(be, trainer->constants_dev, constants, sizeof constants);
 }
 
 static enum meed_status make_net(struct meed_trainer *trainer,
@@ -134,6 +138,7 @@ static enum meed_status make_net(struct meed_trainer *trainer,
                                  const struct meed_adapter *start)
 {
     const struct meed_train_options *options = &trainer->options;
+    const struct meed_adapter *adapters[] = {start, options->frozen};
     struct meed_net_options net = {
         .dtype = options->dtype,
         .base = options->base,
@@ -142,8 +147,8 @@ static enum meed_status make_net(struct meed_trainer *trainer,
             meed_trainer_sequence_room(meed_trainer_order_max_sequences(&trainer->order)),
         .backward = true,
         .dropout = options->dropout,
-        .adapters = &start,
-        .adapter_count = 1,
+        .adapters = adapters,
+        .adapter_count = options->frozen ? 2 : 1,
     };
     MEED_TRY(meed_net_create(trainer->be, checkpoint, &net, &trainer->net));
     MEED_ASSERT(meed_net_master_count(trainer->net) == trainer->count);
@@ -198,9 +203,9 @@ void meed_trainer_destroy(struct meed_trainer *trainer)
         return;
     }
     const struct meed_backend *be = trainer->be;
-    float *vectors[] = {trainer->masters_dev, trainer->gradients_dev, trainer->start_dev,
-                        trainer->drift_dev,   trainer->prox_dev,      trainer->logprob_dev,
-                        trainer->part_dev};
+    float *vectors[] = {trainer->masters_dev, trainer->gradients_dev,  trainer->start_dev,
+                        trainer->drift_dev,   trainer->constants_dev,  trainer->logprob_dev,
+                        trainer->part_dev,    trainer->correction_dev, trainer->gradient_sum_dev};
     meed_graph_cache_clear(&trainer->graphs);
     meed_net_destroy(trainer->net);
     meed_batch_destroy(trainer->batch);
@@ -231,8 +236,8 @@ static struct meed_mat as_row(float *values, int64_t count)
 static void add_proximal_term(struct meed_trainer *trainer)
 {
     const struct meed_backend *be = trainer->be;
-    struct meed_mat one = as_row(trainer->prox_dev, 1);
-    const float *minus_one = trainer->prox_dev + 1, *mu = trainer->prox_dev + 2;
+    struct meed_mat one = as_row(trainer->constants_dev, 1);
+    const float *minus_one = trainer->constants_dev + 1, *mu = trainer->constants_dev + 2;
     struct meed_mat drift = as_row(trainer->drift_dev, trainer->count);
     struct meed_mat gradients = as_row(trainer->gradients_dev, trainer->count);
     be->lora_merge(be, as_row(trainer->masters_dev, trainer->count), one,
@@ -240,9 +245,22 @@ static void add_proximal_term(struct meed_trainer *trainer)
     be->lora_merge(be, gradients, one, drift, mu, gradients);
 }
 
+/* y += x */
+static void add_vector(struct meed_trainer *trainer, float *x, float *y)
+{
+    struct meed_mat one = as_row(trainer->constants_dev, 1);
+    struct meed_mat sum = as_row(y, trainer->count);
+    trainer->be->lora_merge(trainer->be, sum, one, as_row(x, trainer->count),
+                            trainer->constants_dev, sum);
+}
+
 static void enqueue_update(void *user)
 {
     struct meed_trainer *trainer = user;
+    if (trainer->correction_dev) {
+        add_vector(trainer, trainer->gradients_dev, trainer->gradient_sum_dev);
+        add_vector(trainer, trainer->correction_dev, trainer->gradients_dev);
+    }
     if (trainer->start_dev) {
         add_proximal_term(trainer);
     }
@@ -326,5 +344,20 @@ enum meed_status meed_trainer_export(struct meed_trainer *trainer, struct meed_a
     MEED_TRY(be->copy_from(be, trainer->flat_host, trainer->masters_dev, bytes));
     MEED_TRY(meed_trainer_agree(trainer, trainer->flat_host, bytes));
     meed_adapter_from_flat(adapter, trainer->flat_host);
+    return MEED_OK;
+}
+
+enum meed_status meed_trainer_mean_gradient(struct meed_trainer *trainer, float *mean)
+{
+    const struct meed_backend *be = trainer->be;
+    int64_t steps = meed_trainer_steps_done(trainer);
+    if (!trainer->gradient_sum_dev) {
+        return MEED_FAIL(MEED_STATE, "gradients are summed in a training with a correction only");
+    }
+    MEED_TRY(
+        be->copy_from(be, mean, trainer->gradient_sum_dev, (size_t)trainer->count * sizeof(float)));
+    for (int64_t i = 0; i < trainer->count; i++) {
+        mean[i] = (float)((double)mean[i] / (double)MEED_MAX(steps, (int64_t)1));
+    }
     return MEED_OK;
 }

@@ -3,7 +3,8 @@
  * A step takes `accumulation` micro-batches from a fixed order of the data (epoch shuffles by the
  * counter-based generator), so step t depends only on (seed, t): a resumed run continues with the
  * bits it would have had. The loss is the mean over scored tokens of the whole step. FedProx (Li et
- * al. 2020) adds mu·(w − w_start) to the gradient of the factors.
+ * al. 2020) adds mu·(w − w_start) to the gradient of the factors. SCAFFOLD (Karimireddy et al.
+ * 2020) adds a constant vector c − c_k and wants the mean of the gradients as they were before it.
  *
  * Ranks (kernels/collective.h) share the micro-batches of a step: of each `world` in line, rank r
  * takes the r-th, and their gradients are added in line onto the sum so far, which is what one
@@ -34,7 +35,10 @@ struct meed_train_options {
     bool freeze_b;
     uint64_t seed;
     enum meed_dtype dtype;
-    enum meed_block_format base; /* of the frozen weights (net.h); default dense */
+    enum meed_block_format base;       /* of the frozen weights (net.h); default dense */
+    const struct meed_adapter *frozen; /* takes part and stands still; NULL: none */
+    const float *correction; /* [values of start], added to every gradient; NULL: none. Given, the
+                              * uncorrected gradients are summed (meed_trainer_mean_gradient) */
 };
 /* 100 steps of 1,024 tokens, lr 2e-4, floor 0.1, warm-up 5, betas 0.9 0.999, eps 1e-8, decay 0,
  * clip 1, seed 1, bf16. */
@@ -74,8 +78,12 @@ MEED_MUST_CHECK enum meed_status meed_trainer_step(struct meed_trainer *trainer,
  * masters, as of save. */
 MEED_MUST_CHECK enum meed_status meed_trainer_export(struct meed_trainer *trainer,
                                                      struct meed_adapter *adapter);
-/* Everything needed to continue: masters, moments, step, hash of options and data. Of several ranks
- * the first writes, and none goes on before the file is there. */
+/* Mean over the steps so far of the gradient before correction and clipping, in flat order [values
+ * of start]; zeros before the first step. STATE without a correction. */
+MEED_MUST_CHECK enum meed_status meed_trainer_mean_gradient(struct meed_trainer *trainer,
+                                                            float *mean);
+/* Everything needed to continue: masters, moments, gradient sum, step, hash of options and data. Of
+ * several ranks the first writes, and none goes on before the file is there. */
 MEED_MUST_CHECK enum meed_status meed_trainer_save(struct meed_trainer *trainer, const char *path);
 /* VERSION if the file belongs to other options or data. */
 MEED_MUST_CHECK enum meed_status meed_trainer_resume(struct meed_trainer *trainer,

@@ -12,6 +12,7 @@
  *    64  4·n  masters, fp32
  *         4·n  first moments
  *         4·n  second moments
+ *         4·n  sum of gradients, in a training with a correction only
  *          32  SHA-256 of everything before
  */
 #include <string.h>
@@ -75,6 +76,21 @@ static void hash_options(struct meed_sha256 *hash, const struct meed_train_optio
     }
 }
 
+/* Nothing where there is neither a frozen part nor a correction. */
+static enum meed_status hash_company(struct meed_sha256 *hash,
+                                     const struct meed_train_options *options, int64_t count)
+{
+    uint8_t frozen[MEED_SHA256_BYTES];
+    if (options->frozen) {
+        MEED_TRY(meed_adapter_hash(options->frozen, frozen));
+        meed_sha256_update(hash, frozen, sizeof frozen);
+    }
+    if (options->correction) {
+        meed_sha256_update(hash, options->correction, (size_t)count * sizeof(float));
+    }
+    return MEED_OK;
+}
+
 enum meed_status meed_trainer_identity(const struct meed_checkpoint *checkpoint,
                                        const struct meed_adapter *start,
                                        const struct meed_sequence *data, int64_t data_count,
@@ -88,6 +104,7 @@ enum meed_status meed_trainer_identity(const struct meed_checkpoint *checkpoint,
     meed_sha256_update(hash, checkpoint->hash, sizeof checkpoint->hash);
     meed_sha256_update(hash, adapter, sizeof adapter);
     hash_options(hash, options);
+    enum meed_status st = hash_company(hash, options, meed_adapter_value_count(start));
     hash_u64(hash, (uint64_t)data_count);
     for (int64_t i = 0; i < data_count; i++) {
         size_t length = (size_t)data[i].length;
@@ -96,7 +113,7 @@ enum meed_status meed_trainer_identity(const struct meed_checkpoint *checkpoint,
         meed_sha256_update(hash, data[i].scored, length);
     }
     meed_sha256_final(hash, identity);
-    return MEED_OK;
+    return st;
 }
 
 static size_t vector_bytes(const struct meed_trainer *trainer)
@@ -104,17 +121,23 @@ static size_t vector_bytes(const struct meed_trainer *trainer)
     return (size_t)trainer->count * sizeof(float);
 }
 
-static size_t file_bytes(const struct meed_trainer *trainer)
+static int vector_count(const struct meed_trainer *trainer)
 {
-    return HEADER_BYTES + 3 * vector_bytes(trainer) + MEED_SHA256_BYTES;
+    return trainer->gradient_sum_dev ? 4 : 3;
 }
 
-/* The three vectors of a checkpoint, in file order. */
+static size_t file_bytes(const struct meed_trainer *trainer)
+{
+    return HEADER_BYTES + (size_t)vector_count(trainer) * vector_bytes(trainer) + MEED_SHA256_BYTES;
+}
+
+/* The vectors of a checkpoint, in file order. */
 static float *vector_at(struct meed_trainer *trainer, int idx)
 {
     return idx == 0   ? trainer->masters_dev
            : idx == 1 ? meed_optimiser_first_moment(trainer->optimiser)
-                      : meed_optimiser_second_moment(trainer->optimiser);
+           : idx == 2 ? meed_optimiser_second_moment(trainer->optimiser)
+                      : trainer->gradient_sum_dev;
 }
 
 enum meed_status meed_trainer_save(struct meed_trainer *trainer, const char *path)
@@ -131,7 +154,7 @@ enum meed_status meed_trainer_save(struct meed_trainer *trainer, const char *pat
     put_u64(header + 24, (uint64_t)trainer->count);
     memcpy(header + 32, trainer->identity, sizeof trainer->identity);
     MEED_TRY_OUT(meed_buf_append(&bytes, header, sizeof header));
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < vector_count(trainer); i++) {
         void *vector = NULL;
         MEED_TRY_OUT(meed_buf_extend(&bytes, vector_bytes(trainer), &vector));
         MEED_TRY_OUT(be->copy_from(be, vector, vector_at(trainer, i), vector_bytes(trainer)));
@@ -182,7 +205,7 @@ enum meed_status meed_trainer_resume(struct meed_trainer *trainer, const char *p
     MEED_TRY_OUT(meed_file_read(path, &file));
     const uint8_t *bytes = (const uint8_t *)file.data;
     MEED_TRY_OUT(check_file(trainer, path, bytes, file.size));
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < vector_count(trainer); i++) {
         const uint8_t *vector = bytes + HEADER_BYTES + (size_t)i * vector_bytes(trainer);
         memcpy(trainer->flat_host, vector, vector_bytes(trainer));
         MEED_TRY_OUT(

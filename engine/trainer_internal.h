@@ -23,13 +23,15 @@ struct meed_trainer {
     struct meed_optimiser_span *spans; /* what is trained; [span_count] */
     float *masters_dev;                /* [count], as are the next three */
     float *gradients_dev;
-    float *start_dev;   /* FedProx: where the round began */
-    float *drift_dev;   /* FedProx: masters − start */
-    float *prox_dev;    /* FedProx: the constants 1, −1 and mu */
-    float *flat_host;   /* [count]: staging of export, save, resume */
-    float *weights;     /* [batch_tokens] */
-    float *logprob;     /* [micro_slots, batch_tokens] */
-    float *logprob_dev; /* the same on the device, one behind the other: losses not yet read */
+    float *start_dev;        /* FedProx: where the round began */
+    float *drift_dev;        /* FedProx: masters − start */
+    float *constants_dev;    /* 1, −1 and mu */
+    float *correction_dev;   /* SCAFFOLD: c − c_k */
+    float *gradient_sum_dev; /* SCAFFOLD: Σ of the gradients before it */
+    float *flat_host;        /* [count]: staging of export, save, resume */
+    float *weights;          /* [batch_tokens] */
+    float *logprob;          /* [micro_slots, batch_tokens] */
+    float *logprob_dev;      /* the same on the device, one behind the other: losses not yet read */
     int32_t micro_slots;
     int32_t held; /* micro-batches in logprob_dev, and the loss rows of each */
     int32_t held_rows[MEED_TRAINER_MICRO_SLOTS];
