@@ -8,6 +8,9 @@
 #include <string.h>
 #include "base/file.h"
 #include "base/parse.h"
+#include "server/aggregate.h"
+#include "server/server_optimiser.h"
+#include "server/weighting.h"
 
 struct raw_training {
     int *method; /* enum meed_method */
@@ -28,15 +31,25 @@ struct raw_pay {
     int64_t *bootstrap;
     double *guard_z;
 };
+struct raw_robust {
+    int64_t *attackers, *selected;
+    double *trim, *norm_multiple;
+};
+struct raw_server {
+    int *optimiser; /* enum meed_server_rule */
+    double *lr, *beta1, *beta2, *tau;
+};
 struct raw_client {
     char *id, *data;
     int *behaviour;
 };
 struct raw_file {
     char *name, *model, *benchmark, *listen, *deadline;
-    int64_t *rounds, *quorum, *budget, *seed, *server_threads, *client_threads;
-    int *aggregation;
-    double *clip;
+    int64_t *rounds, *quorum, *budget, *seed, *server_threads, *client_threads, *frozen_rank;
+    int *aggregation, *weights;
+    double *clip, *sample_cap;
+    struct raw_robust *robust;
+    struct raw_server *server;
     struct raw_training *training;
     struct raw_codec *codec;
     struct raw_pay *pay;
@@ -59,8 +72,10 @@ static const cyaml_strval_t estimators[] = {{"exact", MEED_VALUE_EXACT},
                                             {"banzhaf", MEED_VALUE_BANZHAF},
                                             {"gradient", MEED_VALUE_GRADIENT},
                                             {"auto", MEED_VALUE_AUTO}};
-static const cyaml_strval_t aggregations[] = {{"svd", MEED_AGGREGATION_SVD},
-                                              {"fedavg", MEED_AGGREGATION_FEDAVG}};
+/* Named by the tables of server/, before a file is read. */
+static cyaml_strval_t aggregations[MEED_AGGREGATION_COUNT];
+static cyaml_strval_t weightings[MEED_WEIGHTING_COUNT];
+static cyaml_strval_t server_rules[MEED_SERVER_RULE_COUNT];
 static const cyaml_strval_t paths[] = {
     {"auto", MEED_PATH_AUTO}, {"stack", MEED_PATH_STACK}, {"merge", MEED_PATH_MERGE}};
 static const cyaml_strval_t behaviours[] = {{"honest", 0}, {"idle", 1}};
@@ -115,6 +130,21 @@ static const cyaml_schema_field_t pay_fields[] = {
     OPTIONAL_FLOAT("guard_z", struct raw_pay, guard_z),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t robust_fields[] = {
+    OPTIONAL_INT("attackers", struct raw_robust, attackers),
+    OPTIONAL_INT("selected", struct raw_robust, selected),
+    OPTIONAL_FLOAT("trim", struct raw_robust, trim),
+    OPTIONAL_FLOAT("norm_multiple", struct raw_robust, norm_multiple),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t server_fields[] = {
+    OPTIONAL_ENUM("optimiser", struct raw_server, optimiser, server_rules),
+    OPTIONAL_FLOAT("lr", struct raw_server, lr),
+    OPTIONAL_FLOAT("beta1", struct raw_server, beta1),
+    OPTIONAL_FLOAT("beta2", struct raw_server, beta2),
+    OPTIONAL_FLOAT("tau", struct raw_server, tau),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t client_fields[] = {
     TEXT("id", struct raw_client, id),
     TEXT("data", struct raw_client, data),
@@ -138,6 +168,13 @@ static const cyaml_schema_field_t file_fields[] = {
     OPTIONAL_INT("client_threads", struct raw_file, client_threads),
     OPTIONAL_ENUM("aggregation", struct raw_file, aggregation, aggregations),
     OPTIONAL_FLOAT("clip", struct raw_file, clip),
+    OPTIONAL_ENUM("weights", struct raw_file, weights, weightings),
+    OPTIONAL_FLOAT("sample_cap", struct raw_file, sample_cap),
+    OPTIONAL_INT("frozen_rank", struct raw_file, frozen_rank),
+    CYAML_FIELD_MAPPING_PTR("robust", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
+                            robust, robust_fields),
+    CYAML_FIELD_MAPPING_PTR("server", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
+                            server, server_fields),
     CYAML_FIELD_MAPPING_PTR("training", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
                             training, training_fields),
     CYAML_FIELD_MAPPING_PTR("codec", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
@@ -296,6 +333,30 @@ static enum meed_status resolve_codec(const char *path, const struct raw_codec *
     return MEED_OK;
 }
 
+static enum meed_status resolve_merge(const char *path, const struct raw_file *raw,
+                                      struct meed_federation_file *file)
+{
+    static const struct raw_robust no_robust;
+    static const struct raw_server no_server;
+    const struct raw_robust *robust = raw->robust ? raw->robust : &no_robust;
+    const struct raw_server *server = raw->server ? raw->server : &no_server;
+    file->aggregation = (enum meed_aggregation)GIVEN(raw->aggregation, (int)MEED_AGGREGATION_SVD);
+    file->weighting = (enum meed_weighting)GIVEN(raw->weights, (int)MEED_WEIGHTING_UNIFORM);
+    NUMBER("sample_cap", raw->sample_cap, 4, 1, 1e6, file->sample_cap);
+    WHOLE("frozen_rank", raw->frozen_rank, 128, 1, MEED_ADAPTER_MAX_RANK, file->frozen_rank);
+    WHOLE("robust.attackers", robust->attackers, 0, 0, MEED_LIMIT_CLIENTS, file->robust.attackers);
+    WHOLE("robust.selected", robust->selected, 0, 0, MEED_LIMIT_CLIENTS, file->robust.selected);
+    NUMBER("robust.trim", robust->trim, 0.2, 0, 0.4999, file->robust.trim);
+    NUMBER("robust.norm_multiple", robust->norm_multiple, 1, 1e-6, 1e6, file->robust.norm_multiple);
+    file->server = meed_server_optimiser_defaults(
+        (enum meed_server_rule)GIVEN(server->optimiser, (int)MEED_SERVER_NONE));
+    NUMBER("server.lr", server->lr, file->server.lr, 1e-9, 100, file->server.lr);
+    NUMBER("server.beta1", server->beta1, file->server.beta1, 0, 0.999999, file->server.beta1);
+    NUMBER("server.beta2", server->beta2, file->server.beta2, 0, 0.999999, file->server.beta2);
+    NUMBER("server.tau", server->tau, file->server.tau, 1e-12, 1, file->server.tau);
+    return MEED_OK;
+}
+
 static enum meed_status resolve_path(const char *folder, const char *name, char path[1024])
 {
     return name[0] == '/' ? meed_file_join("", name, path, 1024)
@@ -362,8 +423,20 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     NUMBER("clip", raw->clip, 3, 0, 1e6, file->clip_multiple);
     WHOLE("pay.bootstrap", pay->bootstrap, 1000, 10, 1000000, file->bootstrap);
     NUMBER("pay.guard_z", pay->guard_z, 2.576, 0, 100, file->guard_z);
-    file->aggregation = (enum meed_aggregation)GIVEN(raw->aggregation, (int)MEED_AGGREGATION_SVD);
-    return MEED_OK;
+    return resolve_merge(path, raw, file);
+}
+
+static void name_choices(void)
+{
+    for (int i = 0; i < MEED_AGGREGATION_COUNT; i++) {
+        aggregations[i] = (cyaml_strval_t){meed_aggregate_name((enum meed_aggregation)i), i};
+    }
+    for (int i = 0; i < MEED_WEIGHTING_COUNT; i++) {
+        weightings[i] = (cyaml_strval_t){meed_weighting_name((enum meed_weighting)i), i};
+    }
+    for (int i = 0; i < MEED_SERVER_RULE_COUNT; i++) {
+        server_rules[i] = (cyaml_strval_t){meed_server_optimiser_name((enum meed_server_rule)i), i};
+    }
 }
 
 enum meed_status meed_federation_file_load(const char *path, struct meed_federation_file *file)
@@ -372,6 +445,7 @@ enum meed_status meed_federation_file_load(const char *path, struct meed_federat
         return MEED_FAIL(MEED_NOT_FOUND, "no file %s", path);
     }
     struct report report = {.line = 0};
+    name_choices();
     cyaml_config_t config = {.log_fn = keep_report,
                              .log_ctx = &report,
                              .mem_fn = cyaml_mem,
@@ -407,6 +481,11 @@ void meed_federation_file_config(const struct meed_federation_file *file,
     config->plan = file->plan;
     config->aggregation = file->aggregation;
     config->clip_multiple = file->clip_multiple;
+    config->robust = file->robust;
+    config->frozen_rank = file->frozen_rank;
+    config->weighting = file->weighting;
+    config->sample_cap = file->sample_cap;
+    config->server = file->server;
     config->method = file->method;
     config->rule = file->rule;
     config->path = file->path;

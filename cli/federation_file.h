@@ -46,6 +46,11 @@ struct meed_federation_file {
     struct meed_msg_plan plan; /* hyper-parameters and codec; round, hashes and times left zero */
     enum meed_aggregation aggregation;
     double clip_multiple; /* of the cohort's median norm; 0: never */
+    struct meed_robust_options robust;
+    int32_t frozen_rank;
+    enum meed_weighting weighting;
+    double sample_cap;
+    struct meed_server_options server;
     enum meed_coalition_path path;
     enum meed_value_method method;
     enum meed_pay_rule rule;

@@ -10,15 +10,14 @@
 #include "base/parse.h"
 #include "cli/command_line.h"
 #include "engine/param.h"
+#include "server/aggregate.h"
 
-enum kind { TEXT, INT32, INT64, UINT64, REAL, DURATION, SWITCH, WORD, DEVICE };
+enum kind { TEXT, INT32, INT64, UINT64, REAL, DURATION, SWITCH, WORD, DEVICE, AGGREGATION };
 
 struct choice {
     const char *word;
     int value;
 };
-static const struct choice aggregations[] = {
-    {"svd", MEED_AGGREGATION_SVD}, {"fedavg", MEED_AGGREGATION_FEDAVG}, {NULL, 0}};
 static const struct choice methods[] = {{"exact", MEED_VALUE_EXACT},
                                         {"loo", MEED_VALUE_LEAVE_ONE_OUT},
                                         {"permutation", MEED_VALUE_PERMUTATION},
@@ -77,8 +76,8 @@ static const struct flag flags[] = {
      NULL},
     {"rank", 0, "N", "of the adapter (default: 8)", 3, INT32, AT(plan.rank), 1, 1024, NULL},
     {"alpha", 0, "X", "LoRA alpha (default: 16)", 3, REAL, AT(plan.alpha), 1e-6, 1e6, NULL},
-    {"aggregation", 0, "WORD", "svd or fedavg (default: svd)", 4, WORD, AT(aggregation), 0, 0,
-     aggregations},
+    {"aggregation", 0, "WORD", "how updates are merged, as in `meed help up` (default: svd)", 4,
+     AGGREGATION, AT(aggregation), 0, 0, NULL},
     {"clip", 0, "X", "cut updates to X times the median norm, 0 never (default: 3)", 4, REAL,
      AT(clip_multiple), 0, 1e6, NULL},
     {"method", 0, "WORD",
@@ -172,6 +171,8 @@ static enum meed_status set_flag(const struct flag *flag, const char *text,
     case DEVICE:
         *(const char **)place = text;
         return meed_backend_check_device(text);
+    case AGGREGATION:
+        return meed_aggregate_parse(text, place);
     case SWITCH:
         *(bool *)place = true;
         return MEED_OK;

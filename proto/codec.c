@@ -160,6 +160,7 @@ static const struct field plan_fields[] = {
     F(adapter_hash, HASH, 1, 0), F(adapter_bytes, I64, 1, TRANSFER), F(control_hash, HASH, 0, 0),
     F(control_bytes, I64, 0, TRANSFER), F(share, ENUM, 0, MEED_SHARE_COUNT - 1),
     F(share_mix, F64, 0, 1), F(synthetic_count, I32, 0, MEED_LIMIT_SYNTHETIC),
+    F(keeps_gauge, BOOL, 0, 1),
 };
 SHAPE(plan, meed__v1__plan, OWN);
 #undef WIRE

@@ -151,6 +151,7 @@ struct meed_msg_plan {
     enum meed_share_rule share;
     double share_mix; /* β of the mix */
     int32_t synthetic_count;
+    bool keeps_gauge; /* the merge keeps the coordinates of A and B from round to round */
 };
 
 /* A piece of a transfer. Bytes are borrowed: from the received message or the caller. */

@@ -18,7 +18,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <lapacke.h>
-#include "server/aggregate.h"
+#include "server/aggregate_parts.h"
 
 /* Below this fraction of the largest, a singular value is rounding: fp32 factors carry 24 bits. */
 static const double zero_ratio = 1e-9;
@@ -179,7 +179,7 @@ static double sign_of_largest(const double *values, int64_t count)
     return values[largest] < 0.0 ? -1.0 : 1.0;
 }
 
-/* u [m_B × q], vt [q × m_A], sigma [q]: columns j < r of the result. */
+/* u [m_B × q], vt [q × m_A], sigma [q]: columns j < keep of the result. */
 static enum meed_status write_factors(const struct meed_aggregate_stack *stack,
                                       const struct side *side_b, const struct side *side_a,
                                       const double *u, const double *vt, const double *sigma,
@@ -193,12 +193,12 @@ static enum meed_status write_factors(const struct meed_aggregate_stack *stack,
         st = MEED_NOMEM;
         goto out;
     }
-    for (int64_t j = 0; j < stack->r; j++) {
+    for (int64_t j = 0; j < stack->keep; j++) {
         bool used = j < found && sigma[j] > zero_ratio * sigma[0];
         if (j >= found || sigma[0] == 0.0) {
             memcpy(a + j * stack->k, fallback_a + j * stack->k, (size_t)stack->k * sizeof *a);
             for (int64_t n = 0; n < stack->n; n++) {
-                b[n * stack->r + j] = 0.0f;
+                b[n * stack->keep + j] = 0.0f;
             }
             continue;
         }
@@ -207,7 +207,7 @@ static enum meed_status write_factors(const struct meed_aggregate_stack *stack,
         double sign = sign_of_largest(column, side_b->rows);
         double length = used ? sqrt(sigma[j] / stack->scale) : sqrt(1.0 / 3.0);
         for (int64_t n = 0; n < stack->n; n++) {
-            b[n * stack->r + j] = used ? (float)(sign * length * column[n]) : 0.0f;
+            b[n * stack->keep + j] = used ? (float)(sign * length * column[n]) : 0.0f;
         }
         for (int64_t k = 0; k < stack->k; k++) {
             a[j * stack->k + k] = (float)(sign * length * row[k]);
@@ -237,7 +237,7 @@ static enum meed_status cut(const struct meed_aggregate_stack *stack, const stru
         st = MEED_FAIL(MEED_NUMERIC, "the SVD of the aggregate did not converge");
         goto out;
     }
-    energy->kept = norm_squared(sigma, MEED_MIN((int64_t)found, stack->r));
+    energy->kept = norm_squared(sigma, MEED_MIN((int64_t)found, stack->keep));
     st = write_factors(stack, side_b, side_a, u, vt, sigma, fallback_a, b, a);
 out:
     meed_heap_free(sigma);

@@ -11,6 +11,7 @@
 #include "base/threads.h"
 #include "evaluation/shapley.h"
 #include "engine/trainer.h"
+#include "server/aggregate.h"
 #include "server/exposition.h"
 
 enum { PEM_MAX_BYTES = 1 << 20, PROGRESS_MS = 100 };
@@ -68,6 +69,9 @@ struct meed_aggregator_config meed_aggregator_defaults(void)
                            .zstd_level = 3}},
         .aggregation = MEED_AGGREGATION_SVD,
         .clip_multiple = 3.0,
+        .robust = {.trim = 0.2, .norm_multiple = 1.0},
+        .frozen_rank = 128,
+        .sample_cap = 4.0,
         .method = value.method,
         .rule = value.rule,
         .path = MEED_PATH_AUTO,
@@ -287,6 +291,8 @@ enum meed_status meed_aggregator_create(const struct meed_aggregator_config *con
     MEED_LOG_INFO("server", "run %s: listening (port=%d clients=%d rounds=%d)",
                   meed_aggregator_run_id(made), event.port, meed_registry_count(made->registry),
                   config->rounds);
+    const struct meed_aggregate_traits *traits = meed_aggregate_traits(config->aggregation);
+    MEED_LOG_INFO("server", "rounds are merged by %s: %s", traits->name, traits->text);
     meed_board_emit(meed_runner_board(made->runner), &event);
     *aggregator = made;
     made = NULL;

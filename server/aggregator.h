@@ -26,10 +26,51 @@
 
 MEED_BEGIN_C
 
+/* How updates become the next global adapter; aggregate.h says what each does. */
 enum meed_aggregation {
-    MEED_AGGREGATION_SVD,    /* exact sum of updates, cut to the rank; the default */
-    MEED_AGGREGATION_FEDAVG, /* means of the factors: FedIT, the baseline */
+    MEED_AGGREGATION_SVD, /* the default */
+    MEED_AGGREGATION_FEDAVG,
+    MEED_AGGREGATION_FFA,
+    MEED_AGGREGATION_ROLORA,
+    MEED_AGGREGATION_STACK,
+    MEED_AGGREGATION_FEDEX,
+    MEED_AGGREGATION_MEDIAN,
+    MEED_AGGREGATION_TRIMMED,
+    MEED_AGGREGATION_KRUM,
+    MEED_AGGREGATION_MULTIKRUM,
+    MEED_AGGREGATION_NORMCLIP,
+    MEED_AGGREGATION_FLTRUST,
     MEED_AGGREGATION_COUNT
+};
+
+/* What robust aggregations take for granted about the cohort. */
+struct meed_robust_options {
+    int32_t attackers;    /* f of krum and multikrum: n − f − 2 ≥ 1 */
+    int32_t selected;     /* m of multikrum; 0: n − f */
+    double trim;          /* share cut from either end by trimmed, below 1/2 */
+    double norm_multiple; /* normclip's bound in medians of ‖ΔW‖ */
+};
+
+/* What p_k goes by; weighting.h. */
+enum meed_weighting {
+    MEED_WEIGHTING_UNIFORM, /* the default: nothing that a client says about itself */
+    MEED_WEIGHTING_SAMPLES,
+    MEED_WEIGHTING_CONTRIBUTION,
+    MEED_WEIGHTING_COUNT
+};
+
+/* What the server makes of a merged round; server_optimiser.h. */
+enum meed_server_rule {
+    MEED_SERVER_NONE, /* the merged adapter is the next one */
+    MEED_SERVER_AVGM,
+    MEED_SERVER_ADAGRAD,
+    MEED_SERVER_YOGI,
+    MEED_SERVER_ADAM,
+    MEED_SERVER_RULE_COUNT
+};
+struct meed_server_options {
+    enum meed_server_rule rule;
+    double lr, beta1, beta2, tau; /* η, β₁ (avgm: β), β₂, τ */
 };
 
 /* What a client's row of the live table shows. */
@@ -113,6 +154,11 @@ struct meed_aggregator_config {
     struct meed_msg_plan plan; /* hyper-parameters and codec; round, seed, times, hashes are ours */
     enum meed_aggregation aggregation;
     double clip_multiple; /* ‖ΔW_k‖ is cut to this multiple of the cohort's median; 0: never */
+    struct meed_robust_options robust;
+    int32_t frozen_rank; /* most ranks that stack and fedex keep beside the trained ones */
+    enum meed_weighting weighting;
+    double sample_cap; /* claimed sample counts count up to this multiple of their median */
+    struct meed_server_options server;
 
     enum meed_value_method method;
     enum meed_pay_rule rule;
@@ -135,7 +181,8 @@ struct meed_aggregator_config {
     void *observer_user;
 };
 
-/* 3 rounds, all clients, 10 min, budget 1,000,000, seed 1, svd, clip 3, exact, shrunk, 1,000 draws,
+/* 3 rounds, all clients, 10 min, budget 1,000,000, seed 1, svd, clip 3, no server optimiser,
+ * uniform weights (sample cap 4), trim 0.2, 128 frozen ranks, exact, shrunk, 1,000 draws,
  * guard 2.576, 2,048 tokens, insecure false; the plan's defaults are those of the trainer. */
 struct meed_aggregator_config meed_aggregator_defaults(void);
 

@@ -38,6 +38,7 @@ enum meed_status meed_cohort_load(const struct meed_terms *terms, struct meed_st
 {
     enum meed_status st = MEED_OK;
     struct meed_incoming *incoming = NULL;
+    struct meed_adapter *shape = NULL; /* what an update covers */
     void *block = NULL;
     struct meed_cohort *made = meed_heap_alloc(1, sizeof *made);
     if (!made) {
@@ -54,7 +55,8 @@ enum meed_status meed_cohort_load(const struct meed_terms *terms, struct meed_st
     MEED_TRY_OUT(
         meed_arena_alloc_array(&made->arena, (size_t)made->count, sizeof *made->adapters, &block));
     made->adapters = block;
-    MEED_TRY_OUT(meed_incoming_create(made->global, &incoming));
+    MEED_TRY_OUT(meed_adapter_create(&terms->model, &terms->lora, &shape));
+    MEED_TRY_OUT(meed_incoming_create(shape, &incoming));
     for (int32_t i = 0; i < made->count; i++) {
         made->names[i] = made->updates[i].client;
         MEED_TRY_OUT(load_client(terms, store, incoming, made, i));
@@ -63,6 +65,7 @@ enum meed_status meed_cohort_load(const struct meed_terms *terms, struct meed_st
     made = NULL;
 out:
     meed_incoming_destroy(incoming);
+    meed_adapter_destroy(shape);
     meed_cohort_destroy(made);
     return st;
 }

@@ -100,17 +100,18 @@ enum meed_status meed_incoming_decode(struct meed_incoming *incoming,
     MEED_TRY_OUT(meed_update_zstd_unpack(bytes, size, most, &plain));
     MEED_TRY_OUT(meed_update_decode(plain.data, plain.size, &header, &terms->plan.codec,
                                     incoming->tensors, incoming->tensor_count));
-    MEED_TRY_OUT(check_frozen(incoming, terms->plan.trained_factors));
+    MEED_TRY_OUT(check_frozen(incoming, meed_terms_trained(terms, round)));
 out:
     meed_buf_clear(&plain);
     return st;
 }
 
-static void add(float *target, const float *change, int64_t count)
+/* Onto the first `cols` columns of each row of the target. */
+static void add(const struct meed_update_tensor *change, float *target, int64_t stride)
 {
-    for (int64_t i = 0; i < count; i++) {
-        if (change[i] != 0.0f) {
-            target[i] += change[i];
+    for (int64_t i = 0; i < (int64_t)change->rows * change->cols; i++) {
+        if (change->values[i] != 0.0f) {
+            target[i / change->cols * stride + i % change->cols] += change->values[i];
         }
     }
 }
@@ -123,8 +124,10 @@ enum meed_status meed_incoming_apply(const struct meed_incoming *incoming,
     MEED_TRY(meed_adapter_clone(global, &made));
     for (int32_t m = 0; m < made->module_count; m++) {
         struct meed_adapter_module *module = &made->modules[m];
-        add(module->a, incoming->tensors[2 * (size_t)m].values, module->r * module->k);
-        add(module->b, incoming->tensors[2 * (size_t)m + 1].values, module->n * module->r);
+        const struct meed_update_tensor *change = &incoming->tensors[2 * (size_t)m];
+        MEED_ASSERT(change[0].rows <= module->r && change[0].cols == module->k);
+        add(&change[0], module->a, module->k);
+        add(&change[1], module->b, module->r);
     }
     *adapter = made;
     return MEED_OK;

@@ -32,7 +32,8 @@ MEED_MUST_CHECK enum meed_status meed_incoming_decode(struct meed_incoming *inco
                                                       const char *client, int32_t round,
                                                       const uint8_t base_hash[MEED_SHA256_BYTES],
                                                       const void *bytes, size_t size);
-/* The adapter that the last decoded update makes of the global one. */
+/* The adapter that the last decoded update makes of the global one, whose first ranks it covers:
+ * ranks behind them stay (engine/adapter_split.h). */
 MEED_MUST_CHECK enum meed_status meed_incoming_apply(const struct meed_incoming *incoming,
                                                      const struct meed_adapter *global,
                                                      struct meed_adapter **adapter);

@@ -12,8 +12,9 @@
  *                run), clients (ids), rounds, budget, aggregation, estimator, payment
  *     round      run, round, budget, retained, before, after (adapter hashes), model, benchmark,
  *                utilities (hash of all coalition utilities), value_empty, value_full, value_kept
- *                (v of nobody, of everybody, of those not excluded), and clients:
- *                id, status, reason, update (hash), phi, se, share; in id order
+ *                (v of nobody, of everybody, of those not excluded), method (aggregation and
+ *                server optimiser), state (hash of the optimiser's moments, zeros for none), and
+ *                clients: id, status, reason, update (hash), weight, phi, se, share; in id order
  *     abandoned  run, round, before, reason
  *     final      run, adapter, totals: id, share
  *
@@ -66,6 +67,7 @@ struct meed_ledger_client {
     enum meed_receipt_state state;
     char reason[MEED_LIMIT_REASON_BYTES];
     uint8_t update_hash[MEED_SHA256_BYTES]; /* zero: absent */
+    double weight;                          /* p_k; 0 in entries that do not say */
     double phi;
     double se;
     int64_t share;
@@ -81,8 +83,10 @@ struct meed_ledger_round {
     uint8_t before_hash[MEED_SHA256_BYTES];
     uint8_t after_hash[MEED_SHA256_BYTES];
     uint8_t utilities_hash[MEED_SHA256_BYTES];
-    double value_empty, value_full; /* v of nobody, of everybody valued */
-    double value_kept;              /* v of those who were not excluded: what is published */
+    char method[MEED_LIMIT_WORD_BYTES];    /* "svd", "fedavg+adam"; "" in entries that do not say */
+    uint8_t state_hash[MEED_SHA256_BYTES]; /* the server optimiser's moments; zero: none */
+    double value_empty, value_full;        /* v of nobody, of everybody valued */
+    double value_kept;                     /* v of those who were not excluded: what is published */
     int32_t client_count;
     struct meed_ledger_client *clients; /* sorted by id */
 };

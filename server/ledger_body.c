@@ -107,6 +107,7 @@ static json_t *client_value(const struct meed_ledger_client *client, int *bad)
     *bad |= set(object, "status", json_string(state_names[client->state]));
     *bad |= set(object, "reason", json_string(client->reason));
     *bad |= set(object, "update", hash_value(client->update_hash));
+    *bad |= set(object, "weight", json_real(client->weight));
     *bad |= set(object, "phi", json_real(client->phi));
     *bad |= set(object, "se", json_real(client->se));
     *bad |= set(object, "share", json_integer(client->share));
@@ -133,6 +134,8 @@ enum meed_status meed_ledger_body_round(const struct meed_ledger_link *link,
     bad |= set(object, "before", hash_value(entry->before_hash));
     bad |= set(object, "after", hash_value(entry->after_hash));
     bad |= set(object, "utilities", hash_value(entry->utilities_hash));
+    bad |= set(object, "method", json_string(entry->method));
+    bad |= set(object, "state", hash_value(entry->state_hash));
     bad |= set(object, "value_empty", json_real(entry->value_empty));
     bad |= set(object, "value_full", json_real(entry->value_full));
     bad |= set(object, "value_kept", json_real(entry->value_kept));
@@ -237,6 +240,8 @@ static enum meed_status read_client(const json_t *object, struct meed_ledger_cli
     MEED_TRY(get_text(object, "status", state, sizeof state));
     MEED_TRY(get_text(object, "reason", client->reason, sizeof client->reason));
     MEED_TRY(get_hash(object, "update", client->update_hash));
+    MEED_TRY(!json_object_get(object, "weight") ? MEED_OK
+                                                : get_real(object, "weight", &client->weight));
     MEED_TRY(get_real(object, "phi", &client->phi));
     MEED_TRY(get_real(object, "se", &client->se));
     MEED_TRY(get_integer(object, "share", &client->share));
@@ -247,6 +252,16 @@ static enum meed_status read_client(const json_t *object, struct meed_ledger_cli
         }
     }
     return body_failed("status");
+}
+
+/* Ledgers of earlier releases do not say. */
+static enum meed_status read_method(const json_t *object, struct meed_ledger_round *entry)
+{
+    if (!json_object_get(object, "method")) {
+        return MEED_OK;
+    }
+    MEED_TRY(get_text(object, "method", entry->method, sizeof entry->method));
+    return get_hash(object, "state", entry->state_hash);
 }
 
 static enum meed_status read_round(const json_t *object, struct meed_arena *arena,
@@ -261,6 +276,7 @@ static enum meed_status read_round(const json_t *object, struct meed_arena *aren
     MEED_TRY(get_hash(object, "before", entry->before_hash));
     MEED_TRY(get_hash(object, "after", entry->after_hash));
     MEED_TRY(get_hash(object, "utilities", entry->utilities_hash));
+    MEED_TRY(read_method(object, entry));
     MEED_TRY(get_real(object, "value_empty", &entry->value_empty));
     MEED_TRY(get_real(object, "value_full", &entry->value_full));
     MEED_TRY(get_real(object, "value_kept", &entry->value_kept));

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <jansson.h>
 #include "base/file.h"
+#include "server/aggregate.h"
 
 enum { REPORT_MAX_BYTES = 512 << 20 };
 
@@ -62,6 +63,33 @@ static json_t *client_entry(struct gather *gather, int32_t round,
     return entry;
 }
 
+/* Of the merge, and the bytes that client_entry has just listed. */
+static void add_merge(struct gather *gather, const struct meed_ledger_round *round,
+                      const json_t *clients, json_t *entry)
+{
+    struct meed_aggregate_report report;
+    struct meed_buf stored;
+    json_int_t up = 0, down = 0;
+    meed_buf_init(&stored, sizeof report);
+    enum meed_status st = meed_store_load_stage(gather->source->store, round->round,
+                                                MEED_REPORT_STAGE_MERGED, &stored);
+    if (st == MEED_OK && stored.size == sizeof report) {
+        memcpy(&report, stored.data, sizeof report);
+        for (size_t i = 0; i < json_array_size(clients); i++) {
+            const json_t *client = json_array_get(clients, i);
+            up += json_integer_value(json_object_get(client, "bytes_up"));
+            down += json_integer_value(json_object_get(client, "bytes_down"));
+        }
+        json_t *merge =
+            json_pack("{s:s, s:f, s:f, s:f, s:i, s:i, s:I, s:I}", "method", round->method,
+                      "update_norm", report.update_norm, "fedit_error", report.fedit_error,
+                      "retained_energy", report.retained_energy, "frozen_ranks", (int)report.frozen,
+                      "updates", (int)report.used, "bytes_up", up, "bytes_down", down);
+        gather->bad |= json_object_set_new(entry, "merge", merge);
+    }
+    meed_buf_clear(&stored);
+}
+
 static enum meed_status add_round(struct gather *gather, const struct meed_buf *body)
 {
     enum meed_status st = MEED_OK;
@@ -80,6 +108,7 @@ static enum meed_status add_round(struct gather *gather, const struct meed_buf *
         gather->bad |=
             json_array_append_new(clients, client_entry(gather, round.round, &round.clients[i]));
     }
+    add_merge(gather, &round, clients, entry);
     gather->bad |= json_object_set_new(entry, "clients", clients);
     gather->bad |= json_array_append_new(gather->rounds, entry);
 out:

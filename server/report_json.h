@@ -2,13 +2,17 @@
  *
  *   {"budget", "seconds", "adapter", "run",
  *    "rounds": [{"round", "utility_before", "utility_after", "retained",
+ *                "merge": {"method", "update_norm", "fedit_error", "retained_energy",
+ *                          "frozen_ranks", "updates", "bytes_up", "bytes_down"},
  *                "clients": [{"id", "phi", "se", "share", "status", "reason",
  *                             "bytes_up", "bytes_down"}]}],
  *    "total": [{"id", "share"}]}
  *
  * `budget` is that of the rounds listed plus those to come; abandoned rounds have "abandoned": true
- * and no clients. `status` is paid, unpaid, excluded or absent. Numbers of money are integers in
- * the unit of the configuration. The file is replaced as a whole after every round.
+ * and no clients. `merge` is aggregate.h's report of ΔW* = Σ p_k ΔW_k: its norm, what a mean of
+ * factors would miss of it, what the cut to the rank kept, and the bytes of all clients. `status`
+ * is paid, unpaid, excluded or absent. Numbers of money are integers in the unit of the
+ * configuration. The file is replaced as a whole after every round.
  */
 #ifndef MEED_SERVER_REPORT_JSON_H
 #define MEED_SERVER_REPORT_JSON_H
@@ -18,6 +22,9 @@
 #include "server/terms.h"
 
 MEED_BEGIN_C
+
+/* The store's stage that holds a round's struct meed_aggregate_report. */
+#define MEED_REPORT_STAGE_MERGED "merged"
 
 struct meed_report_json_source {
     const struct meed_terms *terms;

@@ -302,6 +302,8 @@ static enum meed_status gather_players(struct meed_settle *settle, struct meed_c
                                        int32_t players, struct meed_settle_cohort *game)
 {
     void *adapters = NULL, *names = NULL, *weights = NULL;
+    double *p = NULL;
+    MEED_TRY(meed_settle_weights(settle, cohort, verdicts, arena, &p));
     MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(void *), &adapters));
     MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(void *), &names));
     MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(double), &weights));
@@ -309,7 +311,7 @@ static enum meed_status gather_players(struct meed_settle *settle, struct meed_c
         int32_t at = cohort_idx[i];
         ((const struct meed_adapter **)adapters)[i] = cohort->adapters[at];
         ((const char **)names)[i] = cohort->names[at];
-        ((double *)weights)[i] = verdicts[at].factor / cohort->count;
+        ((double *)weights)[i] = p[at];
     }
     const struct meed_terms *terms = settle->config.terms;
     *game = (struct meed_settle_cohort){.round = cohort->round,

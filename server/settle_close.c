@@ -95,7 +95,9 @@ static enum meed_status fill_clients(struct meed_settle *settle, const struct me
                                                      [MEED_PAY_UNPAID] = MEED_RECEIPT_UNPAID,
                                                      [MEED_PAY_EXCLUDED] = MEED_RECEIPT_EXCLUDED};
     void *block = NULL;
+    double *weights = NULL;
     entry->client_count = meed_registry_count(settle->config.registry);
+    MEED_TRY(meed_settle_weights(settle, cohort, verdicts, arena, &weights));
     MEED_TRY(
         meed_arena_alloc_array(arena, (size_t)entry->client_count, sizeof *entry->clients, &block));
     entry->clients = block;
@@ -110,6 +112,7 @@ static enum meed_status fill_clients(struct meed_settle *settle, const struct me
         struct meed_ledger_client *line = &entry->clients[client];
         memcpy(line->update_hash, cohort->updates[i].sha256, MEED_SHA256_BYTES);
         line->state = MEED_RECEIPT_EXCLUDED;
+        line->weight = weights[i];
         snprintf(line->reason, sizeof line->reason, "%s", verdicts[i].reason);
     }
     entry->retained = entry->budget;
@@ -128,48 +131,6 @@ static enum meed_status fill_clients(struct meed_settle *settle, const struct me
         }
     }
     return MEED_OK;
-}
-
-static enum meed_status aggregate(struct meed_settle *settle, const struct meed_cohort *cohort,
-                                  const struct meed_defence_client *verdicts,
-                                  const struct meed_settle_valued *valued,
-                                  uint8_t next_hash[MEED_SHA256_BYTES])
-{
-    enum meed_status st = MEED_OK;
-    struct meed_adapter *next = NULL;
-    struct meed_aggregate_report report;
-    struct meed_buf packed;
-    meed_buf_init(&packed, MEED_ADAPTER_MAX_FILE_BYTES);
-    double *p = meed_heap_alloc((size_t)cohort->count, sizeof *p);
-    if (!p) {
-        st = MEED_NOMEM;
-        goto out;
-    }
-    for (int32_t i = 0; i < valued->players; i++) {
-        int32_t at = valued->cohort_idx[i];
-        bool in = valued->clients[i].status != MEED_PAY_EXCLUDED;
-        p[at] = in ? verdicts[at].factor / cohort->count : 0.0;
-    }
-    MEED_TRY_OUT(meed_aggregate_run(settle->config.terms->aggregation, cohort->global,
-                                    (const struct meed_adapter *const *)cohort->adapters, p,
-                                    cohort->count, settle->config.pool, &next, &report));
-    MEED_TRY_OUT(meed_adapter_pack(next, &packed));
-    MEED_TRY_OUT(meed_store_put_blob(settle->config.store, packed.data, packed.size, next_hash));
-    MEED_LOG_INFO("server",
-                  "round %d: aggregated by %s (update_norm=%.4g fedit_error=%.3f "
-                  "retained_energy=%.4f)",
-                  cohort->round, meed_aggregate_name(settle->config.terms->aggregation),
-                  report.update_norm, report.fedit_error, report.retained_energy);
-    pthread_mutex_lock(&settle->counts_lock);
-    settle->counts.update_norm = report.update_norm;
-    settle->counts.fedit_error = report.fedit_error;
-    settle->counts.retained_energy = report.retained_energy;
-    pthread_mutex_unlock(&settle->counts_lock);
-out:
-    meed_heap_free(p);
-    meed_adapter_destroy(next);
-    meed_buf_clear(&packed);
-    return st;
 }
 
 /* Once a round: if the ledger has the entry already (a crash after it was written), it must be the
@@ -220,7 +181,7 @@ enum meed_status meed_settle_pay(struct meed_settle *settle, const struct meed_s
     MEED_TRY_OUT(meed_settle_cohort(settle, state, &cohort));
     MEED_TRY_OUT(meed_settle_screened(settle, cohort, &arena, &verdicts));
     MEED_TRY_OUT(meed_settle_valued(settle, cohort, verdicts, &arena, &valued));
-    MEED_TRY_OUT(aggregate(settle, cohort, verdicts, &valued, entry.after_hash));
+    MEED_TRY_OUT(meed_settle_merge(settle, cohort, verdicts, &valued, &arena, &entry));
     meed_settle_fault(settle, "settle.blob");
     snprintf(entry.run_id, sizeof entry.run_id, "%s", terms->run_id);
     memcpy(entry.model_hash, terms->model_hash, MEED_SHA256_BYTES);

@@ -1,4 +1,5 @@
-/* What settle.c (screen, value) and settle_close.c (pay, publish, abandon) share.
+/* What settle.c (screen, value), settle_merge.c (merge) and settle_close.c (pay, publish, abandon)
+ * share.
  *
  * The stage results are plain structs kept as bytes in the store. They never leave the machine, and
  * one of another size (another build) is computed again.
@@ -10,6 +11,7 @@
 #include "server/aggregate.h"
 #include "server/cohort.h"
 #include "server/defence.h"
+#include "server/report_json.h"
 #include "server/settle.h"
 
 struct meed_settle {
@@ -46,6 +48,19 @@ MEED_MUST_CHECK enum meed_status meed_settle_valued(struct meed_settle *settle,
                                                     struct meed_arena *arena,
                                                     struct meed_settle_valued *valued);
 
+/* p_k of the cohort: the terms' weighting times the screen's factor. */
+MEED_MUST_CHECK enum meed_status meed_settle_weights(struct meed_settle *settle,
+                                                     const struct meed_cohort *cohort,
+                                                     const struct meed_defence_client *verdicts,
+                                                     struct meed_arena *arena, double **weights);
+/* Merges what was not excluded and stores the next adapter; fills the entry's method, after and
+ * state hashes (settle_merge.c). */
+MEED_MUST_CHECK enum meed_status meed_settle_merge(struct meed_settle *settle,
+                                                   const struct meed_cohort *cohort,
+                                                   const struct meed_defence_client *verdicts,
+                                                   const struct meed_settle_valued *valued,
+                                                   struct meed_arena *arena,
+                                                   struct meed_ledger_round *entry);
 /* The stages behind valuation. */
 MEED_MUST_CHECK enum meed_status meed_settle_pay(struct meed_settle *settle,
                                                  const struct meed_service_state *state);

@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "proto/codec.h"
 #include "server/aggregate.h"
+#include "server/server_optimiser.h"
 
 static const char *estimator_name(enum meed_value_method method)
 {
@@ -37,6 +38,18 @@ static enum meed_status write_plan(const struct meed_msg_plan *plan, struct meed
                            plan->synthetic_count);
 }
 
+static enum meed_status write_merge(const struct meed_terms *terms, struct meed_buf *text)
+{
+    const struct meed_robust_options *robust = &terms->robust;
+    const struct meed_server_options *server = &terms->server;
+    MEED_TRY(meed_buf_printf(text, "robust %d %d %a %a frozen %d weights %d %a\n",
+                             robust->attackers, robust->selected, robust->trim,
+                             robust->norm_multiple, terms->frozen_rank, (int)terms->weighting,
+                             terms->sample_cap));
+    return meed_buf_printf(text, "server %d %a %a %a %a\n", (int)server->rule, server->lr,
+                           server->beta1, server->beta2, server->tau);
+}
+
 static enum meed_status hash_terms(const struct meed_aggregator_config *config,
                                    const struct meed_terms_source *source, struct meed_terms *terms)
 {
@@ -53,6 +66,7 @@ static enum meed_status hash_terms(const struct meed_aggregator_config *config,
     MEED_TRY_OUT(write_plan(&terms->plan, &text));
     MEED_TRY_OUT(meed_buf_printf(&text, "aggregation %s clip %a\n",
                                  meed_aggregate_name(terms->aggregation), terms->clip_multiple));
+    MEED_TRY_OUT(write_merge(terms, &text));
     MEED_TRY_OUT(meed_buf_printf(&text, "value %s %s path %d bootstrap %d guard %a\n",
                                  terms->estimator, terms->payment, (int)config->path,
                                  config->bootstrap, config->guard_z));
@@ -72,9 +86,6 @@ static enum meed_status check_config(const struct meed_aggregator_config *config
         return MEED_FAIL(MEED_CONFIG, "budget is %lld; 0 to %lld", (long long)config->budget,
                          (long long)MEED_LIMIT_CREDITS);
     }
-    if (config->aggregation < 0 || config->aggregation >= MEED_AGGREGATION_COUNT) {
-        return MEED_FAIL(MEED_CONFIG, "no such aggregation");
-    }
     if (!(config->clip_multiple >= 0.0)) {
         return MEED_FAIL(MEED_CONFIG, "clip multiple must be at least 0");
     }
@@ -92,10 +103,56 @@ static enum meed_status check_config(const struct meed_aggregator_config *config
     return MEED_OK;
 }
 
+/* Combinations that cannot keep what their parts promise. */
+static enum meed_status check_merge(const struct meed_aggregator_config *config, int32_t clients)
+{
+    int32_t quorum = config->quorum > 0 ? config->quorum : clients;
+    MEED_TRY(meed_aggregate_check(config->aggregation, &config->robust, quorum));
+    const struct meed_aggregate_traits *traits = meed_aggregate_traits(config->aggregation);
+    int32_t most = MEED_ADAPTER_MAX_RANK - config->plan.rank;
+    if (traits->wants_reference) {
+        return MEED_FAIL(MEED_CONFIG, "%s needs data of the operator's own", traits->name);
+    }
+    if (traits->freezes && (config->frozen_rank < 1 || config->frozen_rank > most)) {
+        return MEED_FAIL(MEED_CONFIG, "%s keeps %d ranks beside the trained ones; write 1 to %d",
+                         traits->name, config->frozen_rank, most);
+    }
+    if (traits->freezes && config->plan.dropout > 0.0) {
+        return MEED_FAIL(MEED_CONFIG,
+                         "%s keeps ranks that dropout would thin out too; set dropout "
+                         "to 0",
+                         traits->name);
+    }
+    if (config->weighting < 0 || config->weighting >= MEED_WEIGHTING_COUNT ||
+        (config->weighting == MEED_WEIGHTING_SAMPLES && !(config->sample_cap >= 1.0))) {
+        return MEED_FAIL(MEED_CONFIG, "weights are uniform, samples (capped at 1 or more medians) "
+                                      "or contribution");
+    }
+    return meed_server_optimiser_check(&config->server, traits);
+}
+
+/* The method that the aggregation asks clients for goes before the operator's FedIT. */
+static void set_plan(const struct meed_aggregator_config *config, struct meed_terms *terms)
+{
+    const struct meed_aggregate_traits *traits = meed_aggregate_traits(config->aggregation);
+    terms->plan = config->plan;
+    if (config->plan.method == MEED_METHOD_FEDIT) {
+        terms->plan.method = traits->method;
+    }
+    terms->plan.keeps_gauge = traits->keeps_gauge;
+    terms->aggregation = config->aggregation;
+    terms->robust = config->robust;
+    terms->frozen_rank = config->frozen_rank;
+    terms->weighting = config->weighting;
+    terms->sample_cap = config->sample_cap;
+    terms->server = config->server;
+}
+
 enum meed_status meed_terms_init(const struct meed_aggregator_config *config,
                                  const struct meed_terms_source *source, struct meed_terms *terms)
 {
     MEED_TRY(check_config(config));
+    MEED_TRY(check_merge(config, source->client_count));
     memset(terms, 0, sizeof *terms);
     terms->model = *source->model;
     memcpy(terms->model_hash, source->model_hash, MEED_SHA256_BYTES);
@@ -106,13 +163,12 @@ enum meed_status meed_terms_init(const struct meed_aggregator_config *config,
     terms->deadline_ms = config->deadline_ms;
     terms->budget = config->budget;
     terms->seed = config->seed;
-    terms->plan = config->plan;
+    set_plan(config, terms);
     terms->lora = (struct meed_lora_config){.rank = config->plan.rank,
                                             .alpha = (float)config->plan.alpha,
                                             .rslora = config->plan.rslora,
                                             .dropout = (float)config->plan.dropout,
                                             .targets = config->plan.target_modules};
-    terms->aggregation = config->aggregation;
     terms->clip_multiple = config->clip_multiple;
     snprintf(terms->estimator, sizeof terms->estimator, "%s", estimator_name(config->method));
     snprintf(terms->payment, sizeof terms->payment, "%s", payment_name(config->rule));
@@ -143,6 +199,11 @@ int64_t meed_terms_budget(const struct meed_terms *terms, int32_t round)
     return spent_before(terms, round) - spent_before(terms, round - 1);
 }
 
+uint32_t meed_terms_trained(const struct meed_terms *terms, int32_t round)
+{
+    return terms->plan.trained_factors & meed_aggregate_trained(terms->aggregation, round);
+}
+
 uint64_t meed_terms_seed(const struct meed_terms *terms, int32_t round)
 {
     struct meed_rng rng = meed_rng_stream(terms->seed, "round", (uint64_t)round);
@@ -155,6 +216,7 @@ void meed_terms_plan(const struct meed_terms *terms, int32_t round,
 {
     *plan = terms->plan;
     plan->round = round;
+    plan->trained_factors = meed_terms_trained(terms, round);
     plan->seed = meed_terms_seed(terms, round);
     plan->remaining_ms = remaining_ms;
     plan->deadline_wall_ms = meed_clock_wall_ms() + remaining_ms;

@@ -32,6 +32,11 @@ struct meed_terms {
     struct meed_lora_config lora;
     enum meed_aggregation aggregation;
     double clip_multiple;
+    struct meed_robust_options robust;
+    int32_t frozen_rank;
+    enum meed_weighting weighting;
+    double sample_cap;
+    struct meed_server_options server;
     char estimator[MEED_LIMIT_WORD_BYTES];
     char payment[MEED_LIMIT_WORD_BYTES];
     int32_t axis_count;
@@ -61,6 +66,8 @@ uint64_t meed_terms_seed(const struct meed_terms *terms, int32_t round);
 void meed_terms_plan(const struct meed_terms *terms, int32_t round,
                      const uint8_t adapter_hash[MEED_SHA256_BYTES], int64_t adapter_bytes,
                      int64_t remaining_ms, struct meed_msg_plan *plan);
+/* MEED_FACTOR_A | MEED_FACTOR_B as this round trains them. */
+uint32_t meed_terms_trained(const struct meed_terms *terms, int32_t round);
 /* What an update of this client must say about itself. */
 void meed_terms_update_header(const struct meed_terms *terms, const char *client, int32_t round,
                               const uint8_t base_hash[MEED_SHA256_BYTES],

@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/rng.h"
+#include "engine/adapter_split.h"
 #include "proto/chunk.h"
 #include "proto/codec.h"
 #include "proto/update.h"
@@ -337,21 +338,27 @@ static inline void fed_encode(struct fed *fed, int32_t client, const struct fed_
     struct meed_update_tensor tensors[128];
     char names[128][MEED_ADAPTER_NAME_BYTES];
     size_t count = 0;
-    int64_t values = meed_adapter_value_count(pulled->adapter);
+    struct meed_adapter *part = NULL, *rest = NULL;
+    assert_int_equal(meed_adapter_split(pulled->adapter, pulled->plan.rank, &part, &rest), MEED_OK);
+    int64_t values = meed_adapter_value_count(part);
     float *flat = calloc((size_t)values, sizeof *flat), *at = flat;
     struct meed_rng rng = meed_rng_stream(17, fed->ids[client], (uint64_t)pulled->plan.round);
     for (int64_t i = 0; i < values; i++) {
         flat[i] = (float)(scale * (meed_rng_normal(&rng) + 0.5));
     }
-    for (int32_t m = 0; m < pulled->adapter->module_count; m++) {
-        const struct meed_adapter_module *module = &pulled->adapter->modules[m];
+    for (int32_t m = 0; m < part->module_count; m++) {
+        const struct meed_adapter_module *module = &part->modules[m];
         for (int half = 0; half < 2; half++, count++) {
             meed_adapter_tensor_name(module, half ? 'B' : 'A', names[count]);
             tensors[count] =
                 (struct meed_update_tensor){names[count], (int32_t)(half ? module->n : module->r),
                                             (int32_t)(half ? module->r : module->k),
                                             half ? MEED_UPDATE_FACTOR_B : MEED_UPDATE_FACTOR_A, at};
-            at += (int64_t)tensors[count].rows * tensors[count].cols;
+            int64_t size = (int64_t)tensors[count].rows * tensors[count].cols;
+            if (!(pulled->plan.trained_factors & (half ? MEED_FACTOR_B : MEED_FACTOR_A))) {
+                memset(at, 0, (size_t)size * sizeof *at);
+            }
+            at += size;
         }
     }
     struct meed_update_header header = {.round = pulled->plan.round, .seed = pulled->plan.seed};
@@ -362,6 +369,8 @@ static inline void fed_encode(struct fed *fed, int32_t client, const struct fed_
         meed_update_encode(&header, &pulled->plan.codec, tensors, count, NULL, bytes, NULL),
         MEED_OK);
     free(flat);
+    meed_adapter_destroy(part);
+    meed_adapter_destroy(rest);
 }
 
 static inline void fed_header(struct fed *fed, const struct fed_pulled *pulled,

@@ -39,6 +39,17 @@ static struct meed_adapter *make(int32_t rank, uint64_t seed, double size_b)
     return adapter;
 }
 
+static enum meed_status run(enum meed_aggregation aggregation, const struct meed_adapter *global,
+                            const struct meed_adapter *const *clients, const double *p,
+                            int32_t count, struct meed_pool *pool, struct meed_adapter **next,
+                            struct meed_aggregate_report *report)
+{
+    struct meed_aggregate_options options = meed_aggregate_options_of(aggregation);
+    options.pool = pool;
+    options.reference = aggregation == MEED_AGGREGATION_FLTRUST ? clients[0] : NULL;
+    return meed_aggregate_run(&options, global, clients, p, count, next, report);
+}
+
 /* sum [N, K] += weight·s·B·A */
 static void add_product(const struct meed_adapter_module *module, double weight, double *sum)
 {
@@ -178,9 +189,8 @@ static void check_svd(int32_t rank, int32_t count)
     }
     const struct meed_adapter *const *list = (const struct meed_adapter *const *)clients;
     struct meed_aggregate_report report;
-    assert_int_equal(
-        meed_aggregate_run(MEED_AGGREGATION_SVD, global, list, p, count, NULL, &next, &report),
-        MEED_OK);
+    assert_int_equal(run(MEED_AGGREGATION_SVD, global, list, p, count, NULL, &next, &report),
+                     MEED_OK);
     struct reference sum = {0, 0, 0, 0, 0};
     for (int32_t m = 0; m < global->module_count; m++) {
         struct reference one = refer(m, global, list, p, count, next);
@@ -223,9 +233,9 @@ static void aggregate_leaves_weight_with_the_global(void **state)
     double half[] = {0.5, 0.5};
     struct meed_aggregate_report report;
     for (int rule = 0; rule < MEED_AGGREGATION_COUNT; rule++) {
-        assert_int_equal(meed_aggregate_run((enum meed_aggregation)rule, global, unchanged, half, 2,
-                                            NULL, &next, &report),
-                         MEED_OK);
+        assert_int_equal(
+            run((enum meed_aggregation)rule, global, unchanged, half, 2, NULL, &next, &report),
+            MEED_OK);
         assert_true(meed_adapter_equal(next, global));
         assert_true(report.update_norm == 0.0 && report.fedit_error == 0.0);
         meed_adapter_destroy(next);
@@ -234,12 +244,10 @@ static void aggregate_leaves_weight_with_the_global(void **state)
     const struct meed_adapter *with[] = {other, same, other};
     double weights[] = {0.25, 0.25, 0.0};
     struct meed_adapter *alone = NULL;
-    assert_int_equal(
-        meed_aggregate_run(MEED_AGGREGATION_SVD, global, with, weights, 3, NULL, &next, &report),
-        MEED_OK);
-    assert_int_equal(
-        meed_aggregate_run(MEED_AGGREGATION_SVD, global, with, weights, 1, NULL, &alone, &report),
-        MEED_OK);
+    assert_int_equal(run(MEED_AGGREGATION_SVD, global, with, weights, 3, NULL, &next, &report),
+                     MEED_OK);
+    assert_int_equal(run(MEED_AGGREGATION_SVD, global, with, weights, 1, NULL, &alone, &report),
+                     MEED_OK);
     assert_true(meed_adapter_equal(next, alone));
     meed_adapter_destroy(global);
     meed_adapter_destroy(same);
@@ -263,9 +271,7 @@ static void aggregate_keeps_unused_directions_alive(void **state)
     const struct meed_adapter *list[] = {client};
     double p = 1.0;
     struct meed_aggregate_report report;
-    assert_int_equal(
-        meed_aggregate_run(MEED_AGGREGATION_SVD, global, list, &p, 1, NULL, &next, &report),
-        MEED_OK);
+    assert_int_equal(run(MEED_AGGREGATION_SVD, global, list, &p, 1, NULL, &next, &report), MEED_OK);
     for (int32_t m = 0; m < next->module_count; m++) {
         const struct meed_adapter_module *module = &next->modules[m];
         float largest = 0.0f;
@@ -294,9 +300,8 @@ static void aggregate_fedavg_is_the_mean_of_factors(void **state)
     double p[] = {0.25, 0.5};
     struct meed_adapter *next = NULL;
     struct meed_aggregate_report report;
-    assert_int_equal(
-        meed_aggregate_run(MEED_AGGREGATION_FEDAVG, global, list, p, 2, NULL, &next, &report),
-        MEED_OK);
+    assert_int_equal(run(MEED_AGGREGATION_FEDAVG, global, list, p, 2, NULL, &next, &report),
+                     MEED_OK);
     for (int32_t m = 0; m < next->module_count; m++) {
         for (int64_t i = 0; i < next->modules[m].r * next->modules[m].k; i++) {
             double want = 0.25 * (double)global->modules[m].a[i] +
@@ -323,10 +328,8 @@ static void aggregate_bits_do_not_depend_on_threads(void **state)
     assert_int_equal(meed_pool_create(4, &pool), MEED_OK);
     for (int rule = 0; rule < MEED_AGGREGATION_COUNT; rule++) {
         enum meed_aggregation aggregation = (enum meed_aggregation)rule;
-        assert_int_equal(meed_aggregate_run(aggregation, global, list, p, 2, NULL, &one, &report),
-                         MEED_OK);
-        assert_int_equal(meed_aggregate_run(aggregation, global, list, p, 2, pool, &many, &report),
-                         MEED_OK);
+        assert_int_equal(run(aggregation, global, list, p, 2, NULL, &one, &report), MEED_OK);
+        assert_int_equal(run(aggregation, global, list, p, 2, pool, &many, &report), MEED_OK);
         assert_true(meed_adapter_equal(one, many));
         meed_adapter_destroy(one);
         meed_adapter_destroy(many);
@@ -344,15 +347,12 @@ static void aggregate_refuses_what_does_not_fit(void **state)
     const struct meed_adapter *list[] = {other}, *good[] = {global, global};
     double p = 1.0, two[] = {0.6, 0.6}, minus[] = {-0.1, 0.1};
     struct meed_aggregate_report report;
-    assert_int_equal(
-        meed_aggregate_run(MEED_AGGREGATION_SVD, global, list, &p, 1, NULL, &next, &report),
-        MEED_FORMAT);
-    assert_int_equal(
-        meed_aggregate_run(MEED_AGGREGATION_SVD, global, good, two, 2, NULL, &next, &report),
-        MEED_ARG);
-    assert_int_equal(
-        meed_aggregate_run(MEED_AGGREGATION_SVD, global, good, minus, 2, NULL, &next, &report),
-        MEED_ARG);
+    assert_int_equal(run(MEED_AGGREGATION_SVD, global, list, &p, 1, NULL, &next, &report),
+                     MEED_FORMAT);
+    assert_int_equal(run(MEED_AGGREGATION_SVD, global, good, two, 2, NULL, &next, &report),
+                     MEED_ARG);
+    assert_int_equal(run(MEED_AGGREGATION_SVD, global, good, minus, 2, NULL, &next, &report),
+                     MEED_ARG);
     assert_null(next);
     enum meed_aggregation aggregation = MEED_AGGREGATION_FEDAVG;
     for (int rule = 0; rule < MEED_AGGREGATION_COUNT; rule++) {
