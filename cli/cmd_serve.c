@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "cli/certificates.h"
 #include "cli/commands.h"
+#include "cli/operator_data.h"
 #include "cli/progress.h"
 #include "cli/serve_options.h"
 
@@ -165,6 +166,7 @@ enum meed_status meed_cmd_serve(int argc, char **argv)
     static struct serve serve; /* large, and once a process */
     enum meed_status st = MEED_OK;
     struct meed_aggregator *aggregator = NULL;
+    struct meed_operator_data *operator_data = NULL;
     MEED_TRY_OUT(meed_serve_options_parse(argc, argv, &serve.options));
     serve.options.config.observer = on_event;
     serve.options.config.observer_user = &serve;
@@ -173,6 +175,8 @@ enum meed_status meed_cmd_serve(int argc, char **argv)
         MEED_TRY_OUT(meed_certificates_check_server(config->tls_ca, config->tls_certificate,
                                                     config->tls_key));
     }
+    MEED_TRY_OUT(
+        meed_operator_data_attach(&serve.options.file, &serve.options.config, &operator_data));
     MEED_TRY_OUT(meed_aggregator_create(config, &aggregator));
     install_signals(aggregator);
     MEED_TRY_OUT(meed_aggregator_run(aggregator, serve.options.linger_ms));
@@ -180,6 +184,7 @@ enum meed_status meed_cmd_serve(int argc, char **argv)
 out:
     stop_target = NULL;
     meed_aggregator_destroy(aggregator);
+    meed_operator_data_close(operator_data);
     meed_heap_free(serve.rows);
     meed_serve_options_clear(&serve.options);
     return st;

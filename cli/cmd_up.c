@@ -27,6 +27,7 @@
 #include "cli/commands.h"
 #include "cli/federation_file.h"
 #include "cli/live_table.h"
+#include "cli/operator_data.h"
 
 extern char **environ;
 
@@ -112,6 +113,8 @@ static const char documentation[] =
     "    trim: 0.2 (trimmed), norm_multiple: 1 (normclip)}\n"
     "  server: {optimiser: none|avgm|adagrad|yogi|adam, lr: 1 or 1e-3,\n"
     "    beta1: 0.9, beta2: 0.99, tau: 1e-3} (with fedavg, ffa, rolora)\n"
+    "  repair: {data: FILE of the operator's own dialogues, steps: 0 after\n"
+    "    each merge, lr: as training} (fltrust needs the data too)\n"
     "  training: {method: fedit|fedprox, steps: 50, batch_tokens: 1024,\n"
     "    accumulation: 1, sequence_tokens: 512, warmup: 2, rank: 8, lr: 2e-4,\n"
     "    lr_min: lr/10, alpha: 2*rank, rslora: false, dropout: 0,\n"
@@ -136,6 +139,7 @@ struct up {
     char state[1024];
     char report[MEED_PATH_BYTES]; /* named by --json, or in the state folder */
     struct meed_live_table table;
+    struct meed_operator_data *operator_data; /* NULL: none */
     struct meed_aggregator *aggregator;
     struct child children[MEED_FEDERATION_MAX_CLIENTS];
     int gave_up;        /* clients that ended by themselves, for a reason */
@@ -460,6 +464,7 @@ static enum meed_status aggregator_open(struct up *up, const char keys[KEYS_BYTE
     config.report = up->report;
     config.observer = on_event;
     config.observer_user = up;
+    MEED_TRY(meed_operator_data_attach(&up->file, &config, &up->operator_data));
     return meed_aggregator_create(&config, &up->aggregator);
 }
 
@@ -523,6 +528,7 @@ static enum meed_status run_all(struct up *up)
     }
     stop_target = NULL;
     meed_aggregator_destroy(up->aggregator);
+    meed_operator_data_close(up->operator_data);
     return st;
 }
 

@@ -35,6 +35,11 @@ struct raw_robust {
     int64_t *attackers, *selected;
     double *trim, *norm_multiple;
 };
+struct raw_repair {
+    char *data;
+    int64_t *steps;
+    double *lr;
+};
 struct raw_server {
     int *optimiser; /* enum meed_server_rule */
     double *lr, *beta1, *beta2, *tau;
@@ -50,6 +55,7 @@ struct raw_file {
     double *clip, *sample_cap;
     struct raw_robust *robust;
     struct raw_server *server;
+    struct raw_repair *repair;
     struct raw_training *training;
     struct raw_codec *codec;
     struct raw_pay *pay;
@@ -137,6 +143,12 @@ static const cyaml_schema_field_t robust_fields[] = {
     OPTIONAL_FLOAT("norm_multiple", struct raw_robust, norm_multiple),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t repair_fields[] = {
+    TEXT("data", struct raw_repair, data),
+    OPTIONAL_INT("steps", struct raw_repair, steps),
+    OPTIONAL_FLOAT("lr", struct raw_repair, lr),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t server_fields[] = {
     OPTIONAL_ENUM("optimiser", struct raw_server, optimiser, server_rules),
     OPTIONAL_FLOAT("lr", struct raw_server, lr),
@@ -175,6 +187,8 @@ static const cyaml_schema_field_t file_fields[] = {
                             robust, robust_fields),
     CYAML_FIELD_MAPPING_PTR("server", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
                             server, server_fields),
+    CYAML_FIELD_MAPPING_PTR("repair", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
+                            repair, repair_fields),
     CYAML_FIELD_MAPPING_PTR("training", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
                             training, training_fields),
     CYAML_FIELD_MAPPING_PTR("codec", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
@@ -333,6 +347,12 @@ static enum meed_status resolve_codec(const char *path, const struct raw_codec *
     return MEED_OK;
 }
 
+static enum meed_status resolve_path(const char *folder, const char *name, char path[1024])
+{
+    return name[0] == '/' ? meed_file_join("", name, path, 1024)
+                          : meed_file_join(folder, name, path, 1024);
+}
+
 static enum meed_status resolve_merge(const char *path, const struct raw_file *raw,
                                       struct meed_federation_file *file)
 {
@@ -357,10 +377,17 @@ static enum meed_status resolve_merge(const char *path, const struct raw_file *r
     return MEED_OK;
 }
 
-static enum meed_status resolve_path(const char *folder, const char *name, char path[1024])
+static enum meed_status resolve_repair(const char *path, const char *folder,
+                                       const struct raw_repair *raw,
+                                       struct meed_federation_file *file)
 {
-    return name[0] == '/' ? meed_file_join("", name, path, 1024)
-                          : meed_file_join(folder, name, path, 1024);
+    if (!raw) {
+        return MEED_OK;
+    }
+    MEED_TRY(resolve_path(folder, raw->data, file->repair_data));
+    WHOLE("repair.steps", raw->steps, 0, 0, 1000000, file->repair_steps);
+    NUMBER("repair.lr", raw->lr, file->plan.lr, 1e-12, 1, file->repair_lr);
+    return MEED_OK;
 }
 
 static enum meed_status resolve_clients(const char *path, const char *folder,
@@ -423,6 +450,7 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     NUMBER("clip", raw->clip, 3, 0, 1e6, file->clip_multiple);
     WHOLE("pay.bootstrap", pay->bootstrap, 1000, 10, 1000000, file->bootstrap);
     NUMBER("pay.guard_z", pay->guard_z, 2.576, 0, 100, file->guard_z);
+    MEED_TRY(resolve_repair(path, folder, raw->repair, file));
     return resolve_merge(path, raw, file);
 }
 

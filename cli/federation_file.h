@@ -51,6 +51,9 @@ struct meed_federation_file {
     enum meed_weighting weighting;
     double sample_cap;
     struct meed_server_options server;
+    char repair_data[1024]; /* resolved; "": the operator has none */
+    int32_t repair_steps;   /* after each merge; 0: none */
+    double repair_lr;
     enum meed_coalition_path path;
     enum meed_value_method method;
     enum meed_pay_rule rule;

@@ -25,6 +25,7 @@ struct meed_aggregator {
     struct meed_pool *pool;
     struct meed_backend *be;
     struct meed_valuation_options valuation;
+    struct meed_align_options align;
     char cache_path[MEED_PATH_BYTES];
     int64_t progress_ns;
     int32_t valued_round;
@@ -134,6 +135,17 @@ static enum meed_status value_cohort(void *user, const struct meed_settle_cohort
     return MEED_OK;
 }
 
+/* The front end's training, on the device and the base model that are open here. */
+static enum meed_status align(void *user, const struct meed_align_request *request,
+                              struct meed_adapter **trained)
+{
+    const struct meed_aggregator *aggregator = user;
+    struct meed_align_request own = *request;
+    own.be = aggregator->be;
+    own.checkpoint = aggregator->checkpoint;
+    return aggregator->align.run(aggregator->align.user, &own, trained);
+}
+
 /* ---- create ---------------------------------------------------------------------------------- */
 
 static enum meed_status open_model(struct meed_aggregator *aggregator,
@@ -147,6 +159,7 @@ static enum meed_status open_model(struct meed_aggregator *aggregator,
     MEED_TRY(meed_benchmark_load(config->benchmark, aggregator->chat,
                                  aggregator->checkpoint->config.max_positions,
                                  &aggregator->benchmark));
+    aggregator->align = config->align;
     aggregator->valuation = meed_valuation_defaults();
     aggregator->valuation.method = config->method;
     aggregator->valuation.rule = config->rule;
@@ -228,6 +241,8 @@ static enum meed_status open_run(struct meed_aggregator *aggregator,
                                         .pool = aggregator->pool,
                                         .value = value_cohort,
                                         .value_user = aggregator,
+                                        .align = config->align.run ? align : NULL,
+                                        .align_user = aggregator,
                                         .report = config->report,
                                         .observer = config->observer,
                                         .observer_user = config->observer_user};

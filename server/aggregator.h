@@ -73,6 +73,30 @@ struct meed_server_options {
     double lr, beta1, beta2, tau; /* η, β₁ (avgm: β), β₂, τ */
 };
 
+/* Training on data of the operator's own, for fltrust's own update and for repair. The front end
+ * has the data; server/ knows none. */
+struct meed_align_request {
+    const struct meed_backend *be;            /* of the valuation; NULL in a run without a model */
+    const struct meed_checkpoint *checkpoint; /* likewise */
+    const struct meed_adapter *start;
+    int32_t round;
+    uint64_t seed;
+    int32_t rank;             /* ranks to train; those behind them stand still */
+    uint32_t trained_factors; /* MEED_FACTOR_A | MEED_FACTOR_B */
+    int32_t steps;            /* 0: steps and rate of the clients' plan */
+    double lr;
+};
+/* trained: the start's shape. The same request gives the same bits. */
+typedef enum meed_status (*meed_align_fn)(void *user, const struct meed_align_request *request,
+                                          struct meed_adapter **trained);
+struct meed_align_options {
+    meed_align_fn run; /* NULL: no such data */
+    void *user;
+    const uint8_t *data_hash; /* [MEED_SHA256_BYTES] of the data */
+    int32_t repair_steps;     /* after each merge; 0: no repair */
+    double repair_lr;
+};
+
 /* What a client's row of the live table shows. */
 enum meed_aggregator_seat {
     MEED_SEAT_AWAY,   /* has not been seen since the start of this process */
@@ -159,6 +183,7 @@ struct meed_aggregator_config {
     enum meed_weighting weighting;
     double sample_cap; /* claimed sample counts count up to this multiple of their median */
     struct meed_server_options server;
+    struct meed_align_options align;
 
     enum meed_value_method method;
     enum meed_pay_rule rule;

@@ -13,10 +13,11 @@
  *     round      run, round, budget, retained, before, after (adapter hashes), model, benchmark,
  *                utilities (hash of all coalition utilities), value_empty, value_full, value_kept
  *                (v of nobody, of everybody, of those not excluded), method (aggregation and
- *                server optimiser), state (hash of the optimiser's moments, zeros for none), and
- *                clients: id, status, reason, update (hash), weight, phi, se, share; in id order
- *     abandoned  run, round, before, reason
- *     final      run, adapter, totals: id, share
+ *                server optimiser), state (hash of the optimiser's moments), merged (hash
+ *                of the adapter before repair), reference (of the operator's own update), each
+ *                zeros where there is none, and clients: id, status, reason, update (hash), weight,
+ * phi, se, share; in id order abandoned  run, round, before, reason final      run, adapter,
+ * totals: id, share
  *
  * An entry is valid if its hash, its signature, its index and its prev are right and its amounts
  * add up; a ledger is valid if all entries are. Σ shares + retained = budget holds for every round,
@@ -83,10 +84,12 @@ struct meed_ledger_round {
     uint8_t before_hash[MEED_SHA256_BYTES];
     uint8_t after_hash[MEED_SHA256_BYTES];
     uint8_t utilities_hash[MEED_SHA256_BYTES];
-    char method[MEED_LIMIT_WORD_BYTES];    /* "svd", "fedavg+adam"; "" in entries that do not say */
-    uint8_t state_hash[MEED_SHA256_BYTES]; /* the server optimiser's moments; zero: none */
-    double value_empty, value_full;        /* v of nobody, of everybody valued */
-    double value_kept;                     /* v of those who were not excluded: what is published */
+    char method[MEED_LIMIT_WORD_BYTES]; /* "svd", "fedavg+adam"; "" in entries that do not say */
+    uint8_t merged_hash[MEED_SHA256_BYTES];    /* before repair; zero: not repaired */
+    uint8_t reference_hash[MEED_SHA256_BYTES]; /* the operator's own update; zero: none */
+    uint8_t state_hash[MEED_SHA256_BYTES];     /* the server optimiser's moments; zero: none */
+    double value_empty, value_full;            /* v of nobody, of everybody valued */
+    double value_kept; /* v of those who were not excluded: what is published */
     int32_t client_count;
     struct meed_ledger_client *clients; /* sorted by id */
 };

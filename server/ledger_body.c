@@ -136,6 +136,8 @@ enum meed_status meed_ledger_body_round(const struct meed_ledger_link *link,
     bad |= set(object, "utilities", hash_value(entry->utilities_hash));
     bad |= set(object, "method", json_string(entry->method));
     bad |= set(object, "state", hash_value(entry->state_hash));
+    bad |= set(object, "merged", hash_value(entry->merged_hash));
+    bad |= set(object, "reference", hash_value(entry->reference_hash));
     bad |= set(object, "value_empty", json_real(entry->value_empty));
     bad |= set(object, "value_full", json_real(entry->value_full));
     bad |= set(object, "value_kept", json_real(entry->value_kept));
@@ -261,7 +263,9 @@ static enum meed_status read_method(const json_t *object, struct meed_ledger_rou
         return MEED_OK;
     }
     MEED_TRY(get_text(object, "method", entry->method, sizeof entry->method));
-    return get_hash(object, "state", entry->state_hash);
+    MEED_TRY(get_hash(object, "state", entry->state_hash));
+    MEED_TRY(get_hash(object, "merged", entry->merged_hash));
+    return get_hash(object, "reference", entry->reference_hash);
 }
 
 static enum meed_status read_round(const json_t *object, struct meed_arena *arena,

@@ -73,6 +73,8 @@ static enum meed_status build(struct meed_runner *runner, const struct meed_runn
                                         .pool = config->pool,
                                         .value = config->value,
                                         .value_user = config->value_user,
+                                        .align = config->align,
+                                        .align_user = config->align_user,
                                         .report_path = config->report,
                                         .fault = config->fault};
     MEED_TRY_OUT(meed_settle_create(&settle, &runner->settle));

@@ -22,6 +22,8 @@ struct meed_runner_config {
     struct meed_pool *pool; /* borrowed, may be NULL */
     meed_settle_value_fn value;
     void *value_user;
+    meed_align_fn align; /* NULL: the operator has no data */
+    void *align_user;
     const char *report; /* NULL: none */
     meed_aggregator_observer_fn observer;
     void *observer_user;

@@ -64,6 +64,8 @@ struct meed_settle_config {
     struct meed_pool *pool; /* may be NULL */
     meed_settle_value_fn value;
     void *value_user;
+    meed_align_fn align; /* NULL: the operator has no data */
+    void *align_user;
     const char *report_path;   /* NULL: none */
     meed_store_fault_fn fault; /* tests; NULL in the product */
 };

@@ -1,12 +1,17 @@
-/* The merging part of SETTLE (settle_private.h): weights, aggregation, server optimiser.
+/* The merging part of SETTLE (settle_private.h): weights, aggregation, server optimiser, repair.
  *
  * All of it is a function of what is on disk. The optimiser's moments after a round are a blob that
  * the round's "optimiser" stage names; a round begins with those of the last settled round before
  * it, so a settlement that was killed and is run again takes the same step from the same moments.
+ *
+ * Repair trains what was merged on the operator's data, a few steps from the same seed every time.
+ * It comes last, so moments and values know nothing of it: v of what is published in the ledger is
+ * that of the merged adapter, whose hash stands beside the repaired one.
  */
 #include <stdio.h>
 #include <string.h>
 #include "base/log.h"
+#include "base/rng.h"
 #include "server/server_optimiser.h"
 #include "server/settle_private.h"
 #include "server/weighting.h"
@@ -89,9 +94,6 @@ out:
     return st;
 }
 
-/* ---- the merge --------------------------------------------------------------------------------
- */
-
 static enum meed_status put_adapter(struct meed_settle *settle, const struct meed_adapter *adapter,
                                     uint8_t hash[MEED_SHA256_BYTES])
 {
@@ -104,6 +106,47 @@ static enum meed_status put_adapter(struct meed_settle *settle, const struct mee
     meed_buf_clear(&packed);
     return st;
 }
+
+/* ---- the operator's own training --------------------------------------------------------------
+ */
+
+static enum meed_status align(struct meed_settle *settle, const struct meed_cohort *cohort,
+                              const struct meed_adapter *start, const char *purpose, int32_t steps,
+                              struct meed_adapter **trained)
+{
+    const struct meed_terms *terms = settle->config.terms;
+    struct meed_rng rng = meed_rng_stream(terms->seed, purpose, (uint64_t)cohort->round);
+    struct meed_align_request request = {.start = start,
+                                         .round = cohort->round,
+                                         .seed = meed_rng_u64(&rng),
+                                         .rank = terms->lora.rank,
+                                         .trained_factors =
+                                             meed_terms_trained(terms, cohort->round),
+                                         .steps = steps,
+                                         .lr = terms->repair_lr};
+    MEED_TRY(settle->config.align(settle->config.align_user, &request, trained));
+    if (!meed_adapter_same_shape(start, *trained)) {
+        meed_adapter_destroy(*trained);
+        *trained = NULL;
+        return MEED_FAIL(MEED_BUG, "the operator's training changed the adapter's shape");
+    }
+    return MEED_OK;
+}
+
+/* *next becomes the repaired adapter; the entry remembers both. */
+static enum meed_status repair(struct meed_settle *settle, const struct meed_cohort *cohort,
+                               struct meed_adapter **next, struct meed_ledger_round *entry)
+{
+    struct meed_adapter *repaired = NULL;
+    MEED_TRY(put_adapter(settle, *next, entry->merged_hash));
+    MEED_TRY(align(settle, cohort, *next, "repair", settle->config.terms->repair_steps, &repaired));
+    meed_adapter_destroy(*next);
+    *next = repaired;
+    return MEED_OK;
+}
+
+/* ---- the merge --------------------------------------------------------------------------------
+ */
 
 static struct meed_aggregate_options options_of(const struct meed_settle *settle, int32_t round)
 {
@@ -135,8 +178,10 @@ static void tell(struct meed_settle *settle, const struct meed_cohort *cohort,
 static void name_method(const struct meed_terms *terms, struct meed_ledger_round *entry)
 {
     bool plain = terms->server.rule == MEED_SERVER_NONE;
-    snprintf(entry->method, sizeof entry->method, "%s%s%s", meed_aggregate_name(terms->aggregation),
-             plain ? "" : "+", plain ? "" : meed_server_optimiser_name(terms->server.rule));
+    snprintf(entry->method, sizeof entry->method, "%s%s%s%s",
+             meed_aggregate_name(terms->aggregation), plain ? "" : "+",
+             plain ? "" : meed_server_optimiser_name(terms->server.rule),
+             terms->repair_steps > 0 ? "+repair" : "");
 }
 
 enum meed_status meed_settle_merge(struct meed_settle *settle, const struct meed_cohort *cohort,
@@ -148,7 +193,7 @@ enum meed_status meed_settle_merge(struct meed_settle *settle, const struct meed
     const struct meed_terms *terms = settle->config.terms;
     struct meed_aggregate_options options = options_of(settle, cohort->round);
     struct meed_aggregate_report report;
-    struct meed_adapter *next = NULL;
+    struct meed_adapter *next = NULL, *reference = NULL;
     void *block = NULL;
     double *weights = NULL;
     MEED_TRY_OUT(meed_settle_weights(settle, cohort, verdicts, arena, &weights));
@@ -158,11 +203,19 @@ enum meed_status meed_settle_merge(struct meed_settle *settle, const struct meed
         int32_t at = valued->cohort_idx[i];
         p[at] = valued->clients[i].status != MEED_PAY_EXCLUDED ? weights[at] : 0.0;
     }
+    if (meed_aggregate_traits(terms->aggregation)->wants_reference) {
+        MEED_TRY_OUT(align(settle, cohort, cohort->global, "reference", 0, &reference));
+        MEED_TRY_OUT(put_adapter(settle, reference, entry->reference_hash));
+        options.reference = reference;
+    }
     MEED_TRY_OUT(meed_aggregate_run(&options, cohort->global,
                                     (const struct meed_adapter *const *)cohort->adapters, p,
                                     cohort->count, &next, &report));
     if (terms->server.rule != MEED_SERVER_NONE) {
         MEED_TRY_OUT(optimise(settle, cohort, next, entry->state_hash));
+    }
+    if (terms->repair_steps > 0) {
+        MEED_TRY_OUT(repair(settle, cohort, &next, entry));
     }
     MEED_TRY_OUT(put_adapter(settle, next, entry->after_hash));
     MEED_TRY_OUT(meed_store_save_stage(settle->config.store, cohort->round,
@@ -171,5 +224,6 @@ enum meed_status meed_settle_merge(struct meed_settle *settle, const struct meed
     tell(settle, cohort, entry, &report);
 out:
     meed_adapter_destroy(next);
+    meed_adapter_destroy(reference);
     return st;
 }

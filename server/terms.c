@@ -46,6 +46,10 @@ static enum meed_status write_merge(const struct meed_terms *terms, struct meed_
                              robust->attackers, robust->selected, robust->trim,
                              robust->norm_multiple, terms->frozen_rank, (int)terms->weighting,
                              terms->sample_cap));
+    char align[MEED_SHA256_HEX_BYTES];
+    meed_sha256_hex(terms->align_hash, align);
+    MEED_TRY(
+        meed_buf_printf(text, "repair %d %a %s\n", terms->repair_steps, terms->repair_lr, align));
     return meed_buf_printf(text, "server %d %a %a %a %a\n", (int)server->rule, server->lr,
                            server->beta1, server->beta2, server->tau);
 }
@@ -103,6 +107,19 @@ static enum meed_status check_config(const struct meed_aggregator_config *config
     return MEED_OK;
 }
 
+static enum meed_status check_align(const struct meed_align_options *align,
+                                    const struct meed_aggregate_traits *traits)
+{
+    if (!align->run && (traits->wants_reference || align->repair_steps != 0)) {
+        return MEED_FAIL(MEED_CONFIG, "%s needs data of the operator's own: name it as repair.data",
+                         traits->wants_reference ? traits->name : "repair");
+    }
+    if (align->repair_steps < 0 || (align->repair_steps > 0 && !(align->repair_lr > 0.0))) {
+        return MEED_FAIL(MEED_CONFIG, "repair: steps must be at least 0 and lr positive");
+    }
+    return MEED_OK;
+}
+
 /* Combinations that cannot keep what their parts promise. */
 static enum meed_status check_merge(const struct meed_aggregator_config *config, int32_t clients)
 {
@@ -110,9 +127,7 @@ static enum meed_status check_merge(const struct meed_aggregator_config *config,
     MEED_TRY(meed_aggregate_check(config->aggregation, &config->robust, quorum));
     const struct meed_aggregate_traits *traits = meed_aggregate_traits(config->aggregation);
     int32_t most = MEED_ADAPTER_MAX_RANK - config->plan.rank;
-    if (traits->wants_reference) {
-        return MEED_FAIL(MEED_CONFIG, "%s needs data of the operator's own", traits->name);
-    }
+    MEED_TRY(check_align(&config->align, traits));
     if (traits->freezes && (config->frozen_rank < 1 || config->frozen_rank > most)) {
         return MEED_FAIL(MEED_CONFIG, "%s keeps %d ranks beside the trained ones; write 1 to %d",
                          traits->name, config->frozen_rank, most);
@@ -146,6 +161,11 @@ static void set_plan(const struct meed_aggregator_config *config, struct meed_te
     terms->weighting = config->weighting;
     terms->sample_cap = config->sample_cap;
     terms->server = config->server;
+    terms->repair_steps = config->align.repair_steps;
+    terms->repair_lr = config->align.repair_lr;
+    if (config->align.run) {
+        memcpy(terms->align_hash, config->align.data_hash, MEED_SHA256_BYTES);
+    }
 }
 
 enum meed_status meed_terms_init(const struct meed_aggregator_config *config,

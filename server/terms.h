@@ -37,6 +37,9 @@ struct meed_terms {
     enum meed_weighting weighting;
     double sample_cap;
     struct meed_server_options server;
+    int32_t repair_steps; /* 0: none */
+    double repair_lr;
+    uint8_t align_hash[MEED_SHA256_BYTES]; /* of the operator's data; zero: none */
     char estimator[MEED_LIMIT_WORD_BYTES];
     char payment[MEED_LIMIT_WORD_BYTES];
     int32_t axis_count;

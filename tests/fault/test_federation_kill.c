@@ -10,10 +10,12 @@
 
 #include <signal.h>
 #include <sys/wait.h>
+#include "server/server_optimiser.h"
 
 static const char *fatal_point;
 static int fatal_passage; /* which passage of it kills; 0: none */
 static char key_path[256];
+static bool stateful; /* the merge has moments to remember and is repaired */
 
 static void die(const char *point)
 {
@@ -34,6 +36,14 @@ static void live(const char *folder, const char *point, int passage)
     fed.ledger_key = key_path;
     fed.config.quorum = 3;
     fed.fault = die;
+    if (stateful) {
+        fed.config.aggregation = MEED_AGGREGATION_FEDAVG;
+        fed.config.server = meed_server_optimiser_defaults(MEED_SERVER_ADAM);
+        fed.config.weighting = MEED_WEIGHTING_CONTRIBUTION;
+        fed.aligned = true;
+        fed.config.align.repair_steps = 2;
+        fed.config.align.repair_lr = 0.1;
+    }
     fed_start(&fed);
     for (int32_t round = 1; round <= 3; round++) {
         for (int32_t i = 0; i < 4; i++) {
@@ -130,6 +140,30 @@ static void federation_kill_at_every_point_changes_nothing(void **state)
     }
 }
 
+/* A merge that remembers: moments, reputations and repair are found again. */
+static void federation_kill_finds_the_servers_memory(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *point;
+        int passage;
+    } cases[] = {{"settle", 1}, {"settle.blob", 2}, {"settle.ledger", 2}, {"publish", 3}};
+    char folder[128], calm[128];
+    stateful = true;
+    fed_folder(calm);
+    assert_int_equal(run(calm, NULL, 0), 0);
+    assert_false(fed_same_file(undisturbed, calm, "adapter/adapter_model.safetensors"));
+    for (size_t i = 0; i < MEED_COUNT(cases); i++) {
+        fed_folder(folder);
+        assert_int_equal(run(folder, cases[i].point, cases[i].passage), 1);
+        assert_true(fed_same_file(calm, folder, "ledger.jsonl"));
+        assert_true(fed_same_file(calm, folder, "adapter/adapter_model.safetensors"));
+        fed_remove(folder);
+    }
+    fed_remove(calm);
+    stateful = false;
+}
+
 /* Death by the clock, again and again in one run. */
 static void federation_kill_at_any_instant_changes_nothing(void **state)
 {
@@ -163,6 +197,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(federation_kill_at_every_point_changes_nothing),
+        cmocka_unit_test(federation_kill_finds_the_servers_memory),
         cmocka_unit_test(federation_kill_at_any_instant_changes_nothing),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

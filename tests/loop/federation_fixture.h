@@ -55,6 +55,7 @@ struct fed {
     const char *report;
     bool identity; /* certificates are demanded */
     meed_settle_value_fn value;
+    bool aligned; /* the operator has data: the config is told so in fed_open */
     meed_store_fault_fn fault;
     meed_aggregator_observer_fn observer;
     void *observer_user;
@@ -130,6 +131,27 @@ static inline enum meed_status fed_value(void *user, const struct meed_settle_co
     return MEED_OK;
 }
 
+/* ---- the operator's own training --------------------------------------------------------------
+ */
+
+/* A drawn change of the trained ranks, a function of the request alone. */
+static inline enum meed_status fed_align(void *user, const struct meed_align_request *request,
+                                         struct meed_adapter **trained)
+{
+    (void)user;
+    MEED_TRY(meed_adapter_clone(request->start, trained));
+    struct meed_rng rng = meed_rng_stream(request->seed, "align", (uint64_t)request->round);
+    for (int32_t m = 0; m < (*trained)->module_count; m++) {
+        struct meed_adapter_module *module = &(*trained)->modules[m];
+        for (int64_t n = 0; n < module->n && request->trained_factors & MEED_FACTOR_B; n++) {
+            for (int32_t j = 0; j < request->rank; j++) {
+                module->b[n * module->r + j] += (float)(0.1 * (meed_rng_normal(&rng) + 0.5));
+            }
+        }
+    }
+    return MEED_OK;
+}
+
 /* ---- server ---------------------------------------------------------------------------------- */
 
 /* Ids client-0000 …; three rounds on rank 2. Change the config before fed_start. */
@@ -180,6 +202,10 @@ static inline void fed_open(struct fed *fed)
 {
     const char *ids[2048];
     static const uint8_t hash[MEED_SHA256_BYTES] = {1, 2, 3};
+    if (fed->aligned) {
+        fed->config.align.run = fed_align;
+        fed->config.align.data_hash = hash;
+    }
     struct meed_axis axis = {.name = "dialogue", .weight = 1.0};
     for (int32_t i = 0; i < fed->client_count; i++) {
         ids[i] = fed->ids[i];
@@ -199,6 +225,7 @@ static inline void fed_open(struct fed *fed)
                                         .state = fed->folder,
                                         .ledger_key = fed->ledger_key,
                                         .value = fed->value,
+                                        .align = fed->config.align.run,
                                         .report = fed->report,
                                         .observer = fed->observer,
                                         .observer_user = fed->observer_user,

@@ -10,6 +10,8 @@
 
 #include <jansson.h>
 #include <math.h>
+#include "server/server_optimiser.h"
+#include "server/weighting.h"
 
 #define TRAIN                                                                                      \
     "train --model " TINY "/model --data " TINY "/clients/%s.jsonl --out %s/%s --steps 3 "         \
@@ -373,13 +375,38 @@ static void outputs_ledger(void **state)
     free(ledger);
 }
 
+/* ---- help ------------------------------------------------------------------------------------ */
+
+static void outputs_help_names_every_choice(void **state)
+{
+    (void)state;
+    struct command_result result;
+    command_good(&result, "help up");
+    const char *text = result.out;
+    for (int i = 0; i < MEED_AGGREGATION_COUNT; i++) {
+        assert_non_null(strstr(text, meed_aggregate_name((enum meed_aggregation)i)));
+    }
+    for (int i = 0; i < MEED_SERVER_RULE_COUNT; i++) {
+        assert_non_null(strstr(text, meed_server_optimiser_name((enum meed_server_rule)i)));
+    }
+    for (int i = 0; i < MEED_WEIGHTING_COUNT; i++) {
+        assert_non_null(strstr(text, meed_weighting_name((enum meed_weighting)i)));
+    }
+    command_clear(&result);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(outputs_train),     cmocka_unit_test(outputs_value),
-        cmocka_unit_test(outputs_eval),      cmocka_unit_test(outputs_tokenize),
-        cmocka_unit_test(outputs_logits),    cmocka_unit_test(outputs_generate),
-        cmocka_unit_test(outputs_provision), cmocka_unit_test(outputs_ledger),
+        cmocka_unit_test(outputs_help_names_every_choice),
+        cmocka_unit_test(outputs_train),
+        cmocka_unit_test(outputs_value),
+        cmocka_unit_test(outputs_eval),
+        cmocka_unit_test(outputs_tokenize),
+        cmocka_unit_test(outputs_logits),
+        cmocka_unit_test(outputs_generate),
+        cmocka_unit_test(outputs_provision),
+        cmocka_unit_test(outputs_ledger),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -111,6 +111,7 @@ static void encode_misshapen(const struct fed_pulled *pulled, struct meed_buf *b
 {
     struct fed_pulled other = *pulled;
     struct meed_lora_config lora = {.rank = 2, .alpha = 4.0f, .targets = MEED_PROJ_ALL};
+    other.plan.rank = lora.rank;
     assert_int_equal(meed_adapter_create(&fed.terms.model, &lora, &other.adapter), MEED_OK);
     fed_encode(&fed, 0, &other, 0.001, bytes);
     meed_adapter_destroy(other.adapter);

@@ -25,6 +25,7 @@ static void init(struct fed *fed, enum meed_aggregation aggregation, enum meed_s
     fed->config.server = meed_server_optimiser_defaults(rule);
     fed->config.weighting = weighting;
     fed->config.sample_cap = 2.0;
+    fed->aligned = meed_aggregate_traits(aggregation)->wants_reference;
 }
 
 /* Ranks that came beside the trained ones with the last pull of round ROUNDS. */
@@ -71,7 +72,7 @@ static void run(struct fed *fed, bool backwards)
     }
     struct meed_buf text;
     fed_read(fed->folder, "ledger.jsonl", &text);
-    snprintf(word, sizeof word, "\"method\":\"%s%s%s\"", traits->name,
+    snprintf(word, sizeof word, "\"method\":\"%s%s%s", traits->name,
              fed->config.server.rule == MEED_SERVER_NONE ? "" : "+",
              fed->config.server.rule == MEED_SERVER_NONE
                  ? ""
@@ -109,9 +110,7 @@ static void strategies_run_end_to_end(void **state)
         assert_int_equal(
             meed_aggregate_parse(meed_aggregate_name((enum meed_aggregation)i), &aggregation),
             MEED_OK);
-        if (!meed_aggregate_traits(aggregation)->wants_reference) {
-            run_both(aggregation, MEED_SERVER_NONE, MEED_WEIGHTING_UNIFORM);
-        }
+        run_both(aggregation, MEED_SERVER_NONE, MEED_WEIGHTING_UNIFORM);
     }
 }
 
@@ -147,12 +146,53 @@ static void strategies_weigh_by_every_rule(void **state)
     }
 }
 
+/* A hash in the first entry of this kind; whether it is set. */
+static bool is_set(const struct meed_buf *ledger, const char *key)
+{
+    char word[32];
+    snprintf(word, sizeof word, "\"%s\":\"", key);
+    const char *at = strstr(ledger->data, word);
+    assert_non_null(at);
+    return strspn(at + strlen(word), "0") < 64;
+}
+
+static void strategies_are_repaired(void **state)
+{
+    (void)state;
+    static struct fed fed;
+    for (int i = 0; i < MEED_AGGREGATION_COUNT; i++) {
+        struct meed_buf ledger;
+        init(&fed, (enum meed_aggregation)i, MEED_SERVER_NONE, MEED_WEIGHTING_UNIFORM);
+        fed.aligned = true;
+        fed.config.align.repair_steps = 3;
+        fed.config.align.repair_lr = 0.1;
+        run(&fed, false);
+        fed_read(fed.folder, "ledger.jsonl", &ledger);
+        assert_true(is_set(&ledger, "merged"));
+        assert_int_equal(is_set(&ledger, "reference"),
+                         meed_aggregate_traits((enum meed_aggregation)i)->wants_reference);
+        assert_non_null(strstr(ledger.data, "+repair\""));
+        meed_buf_clear(&ledger);
+        fed_remove(fed.folder);
+    }
+    struct meed_terms terms;
+    const char *ids[] = {"a"};
+    uint8_t hash[MEED_SHA256_BYTES] = {1};
+    struct meed_axis axis = {.name = "dialogue", .weight = 1.0};
+    struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 1};
+    init(&fed, MEED_AGGREGATION_SVD, MEED_SERVER_NONE, MEED_WEIGHTING_UNIFORM);
+    fed.config.align.repair_steps = 3; /* on what? */
+    assert_int_equal(meed_terms_init(&fed.config, &source, &terms), MEED_CONFIG);
+    fed_remove(fed.folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(strategies_run_end_to_end),
         cmocka_unit_test(strategies_take_server_optimisers_where_coordinates_stay),
         cmocka_unit_test(strategies_weigh_by_every_rule),
+        cmocka_unit_test(strategies_are_repaired),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
