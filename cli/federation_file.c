@@ -64,7 +64,8 @@ struct raw_file {
 };
 
 static const cyaml_strval_t methods[] = {{"fedit", MEED_METHOD_FEDIT},
-                                         {"fedprox", MEED_METHOD_FEDPROX}};
+                                         {"fedprox", MEED_METHOD_FEDPROX},
+                                         {"scaffold", MEED_METHOD_SCAFFOLD}};
 static const cyaml_strval_t value_codecs[] = {{"f32", MEED_VALUE_F32},
                                               {"bf16", MEED_VALUE_BF16},
                                               {"int8", MEED_VALUE_INT8},

@@ -6,6 +6,7 @@
 #include "client/compress.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include "base/file.h"
 
@@ -269,7 +270,8 @@ enum meed_status meed_compress_carry(const struct meed_adapter *old_global,
  */
 
 struct workspace {
-    size_t tensor_count;
+    size_t tensor_count; /* factors, and as many of a control variate */
+    int64_t value_count; /* of the factors */
     struct meed_update_tensor *tensors;
     float **decoded;                        /* [tensor_count] into decoded_flat */
     char (*names)[MEED_ADAPTER_NAME_BYTES]; /* [tensor_count] */
@@ -286,10 +288,13 @@ static void workspace_clear(struct workspace *work)
     meed_heap_free(work->decoded_flat);
 }
 
-static enum meed_status workspace_init(struct workspace *work, const struct meed_adapter *shape)
+static enum meed_status workspace_init(struct workspace *work, const struct meed_adapter *shape,
+                                       bool control)
 {
-    size_t values = (size_t)meed_adapter_value_count(shape);
-    work->tensor_count = 2 * (size_t)shape->module_count;
+    size_t parts = control ? 2 : 1, factors = 2 * (size_t)shape->module_count;
+    work->value_count = meed_adapter_value_count(shape);
+    size_t values = parts * (size_t)work->value_count;
+    work->tensor_count = parts * factors;
     work->tensors = meed_heap_alloc(work->tensor_count, sizeof *work->tensors);
     work->decoded = meed_heap_alloc(work->tensor_count, sizeof *work->decoded);
     work->names = meed_heap_alloc(work->tensor_count, sizeof *work->names);
@@ -300,10 +305,13 @@ static enum meed_status workspace_init(struct workspace *work, const struct meed
     }
     int64_t begin = 0;
     for (size_t i = 0; i < work->tensor_count; i++) {
-        const struct meed_adapter_module *module = &shape->modules[i / 2];
+        const struct meed_adapter_module *module = &shape->modules[i % factors / 2];
         bool is_a = i % 2 == 0;
         struct meed_update_tensor *tensor = &work->tensors[i];
-        meed_adapter_tensor_name(module, is_a ? 'A' : 'B', work->names[i]);
+        char name[MEED_ADAPTER_NAME_BYTES];
+        meed_adapter_tensor_name(module, is_a ? 'A' : 'B', name);
+        snprintf(work->names[i], sizeof work->names[i], "%s%.36s",
+                 i < factors ? "" : MEED_UPDATE_CONTROL_PREFIX, name);
         tensor->name = work->names[i];
         tensor->rows = (int32_t)(is_a ? module->r : module->n);
         tensor->cols = (int32_t)(is_a ? module->k : module->r);
@@ -326,16 +334,17 @@ static bool is_trained(const struct meed_compress_job *job, const struct meed_up
     return (job->trained_factors & bit) != 0;
 }
 
-/* u: trained − global + e where the factor is trained, 0 elsewhere. */
+/* u: trained − global + e where the factor is trained, 0 elsewhere; then the control's change. */
 static void form_wanted(const struct meed_compress_job *job, const struct workspace *work,
                         const float *residual)
 {
     const float *global = job->global->modules[0].a, *trained = job->trained->modules[0].a;
     for (size_t i = 0; i < work->tensor_count; i++) {
         const struct meed_update_tensor *tensor = &work->tensors[i];
-        int64_t begin = tensor->values - work->wanted;
-        for (int64_t j = begin; j < begin + tensor_values(tensor); j++) {
-            work->wanted[j] = is_trained(job, tensor) ? trained[j] - global[j] + residual[j] : 0.0f;
+        int64_t begin = tensor->values - work->wanted, factors = work->value_count;
+        for (int64_t j = begin; j < begin + tensor_values(tensor) && is_trained(job, tensor); j++) {
+            work->wanted[j] =
+                j < factors ? trained[j] - global[j] + residual[j] : job->control[j - factors];
         }
     }
 }
@@ -346,12 +355,16 @@ static void keep_residual(const struct meed_compress_job *job, const struct work
     for (size_t i = 0; i < work->tensor_count; i++) {
         const struct meed_update_tensor *tensor = &work->tensors[i];
         int64_t begin = tensor->values - work->wanted;
-        if (!is_trained(job, tensor)) {
+        if (!is_trained(job, tensor) || begin >= work->value_count) {
             continue;
         }
         for (int64_t j = begin; j < begin + tensor_values(tensor); j++) {
             residual[j] = work->wanted[j] - work->decoded_flat[j];
         }
+    }
+    if (job->control) {
+        memcpy(job->control_sent, work->decoded_flat + work->value_count,
+               (size_t)work->value_count * sizeof *job->control_sent);
     }
 }
 
@@ -365,7 +378,7 @@ enum meed_status meed_compress_update(const struct meed_compress_job *job, float
     if (!meed_adapter_same_shape(job->global, job->trained)) {
         return MEED_FAIL(MEED_ARG, "the trained adapter has another shape than the global one");
     }
-    MEED_TRY_OUT(workspace_init(&work, job->global));
+    MEED_TRY_OUT(workspace_init(&work, job->global, job->control != NULL));
     form_wanted(job, &work, residual);
     MEED_TRY_OUT(meed_update_encode(job->header, job->codec, work.tensors, work.tensor_count,
                                     work.decoded, &encoded, stats));

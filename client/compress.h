@@ -15,7 +15,8 @@
  * can express to first order is dropped, and carrying never enlarges ‖e‖. Where the aggregation is
  * a mean of factors the coordinates stay and e is used as it is.
  *
- * A factor that the round does not train keeps its e untouched and sends nothing.
+ * A factor that the round does not train keeps its e untouched and sends nothing. A change of a
+ * control variate has no e: c_k moves by what was sent, so the next change makes up for the codec.
  */
 #ifndef MEED_CLIENT_COMPRESS_H
 #define MEED_CLIENT_COMPRESS_H
@@ -36,6 +37,8 @@ struct meed_compress_job {
     const struct meed_adapter *global;
     const struct meed_adapter *trained; /* the global's shape */
     uint32_t trained_factors;           /* MEED_FACTOR_A | MEED_FACTOR_B */
+    const float *control; /* SCAFFOLD: c_k' − c_k [value count], goes behind the factors; or NULL */
+    float *control_sent; /* [value count]: what the server will read of it */
 };
 
 /* Appends the update as it goes over the wire (zstd where the plan asks and it pays). residual

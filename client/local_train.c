@@ -9,12 +9,6 @@
 
 static enum meed_status check_method(const struct meed_msg_plan *plan)
 {
-    if (plan->method == MEED_METHOD_SCAFFOLD || plan->control_bytes != 0) {
-        return MEED_FAIL(MEED_UNSUPPORTED,
-                         "round %d asks for SCAFFOLD, which this client does not "
-                         "run; the aggregator can use fedprox instead",
-                         plan->round);
-    }
     if (plan->method == MEED_METHOD_FEDPIT || plan->share != MEED_SHARE_NONE) {
         return MEED_FAIL(MEED_UNSUPPORTED,
                          "round %d asks for FedPIT, which this client does not "
@@ -119,6 +113,7 @@ enum meed_status meed_local_train_run(const struct meed_local_train_job *job,
     MEED_TRY_OUT(meed_local_train_options(job->plan, job->client_id, job->dtype, &options));
     options.base = job->base;
     options.frozen = job->frozen;
+    options.correction = job->correction;
     MEED_TRY_OUT(
         meed_dataset_limit(job->dataset, max_tokens(job), job->truncate, &sequences, &count));
     MEED_TRY_OUT(meed_trainer_create(job->be, job->checkpoint, job->start, sequences, count,
@@ -126,6 +121,9 @@ enum meed_status meed_local_train_run(const struct meed_local_train_job *job,
     try_resume(job, trainer);
     MEED_TRY_OUT(run_steps(job, trainer, result));
     MEED_TRY_OUT(meed_trainer_export(trainer, trained));
+    if (job->correction) {
+        MEED_TRY_OUT(meed_trainer_mean_gradient(trainer, job->mean_gradient));
+    }
 out:
     meed_trainer_destroy(trainer);
     meed_heap_free(sequences);

@@ -6,8 +6,8 @@
  * bound to model, start, data and options by the trainer; one that does not fit is thrown away and
  * the round begins again, because a round that waits for a person is a round lost.
  *
- * FedIT, FedProx (prox_mu), FFA and RoLoRA (trained_factors) are run. Limit: SCAFFOLD and FedPIT
- * are refused by name; this client keeps no control variates and writes no synthetic data.
+ * FedIT, FedProx (prox_mu), FFA and RoLoRA (trained_factors) and SCAFFOLD are run. Limit: FedPIT is
+ * refused by name; this client writes no synthetic data.
  */
 #ifndef MEED_CLIENT_LOCAL_TRAIN_H
 #define MEED_CLIENT_LOCAL_TRAIN_H
@@ -31,6 +31,8 @@ struct meed_local_train_job {
     const char *client_id;
     const struct meed_adapter *start;
     const struct meed_adapter *frozen; /* ranks that only take part; NULL: none */
+    const float *correction;           /* SCAFFOLD: c − c_k [values of start]; else NULL */
+    float *mean_gradient; /* with it: receives c_k', the mean gradient over the steps */
     enum meed_dtype dtype;
     enum meed_block_format base; /* of the frozen weights (net.h) */
     const char *checkpoint_path;

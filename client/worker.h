@@ -10,6 +10,7 @@
  *       adapter.bin            the round's global adapter, whole and checked
  *       train.ckpt             the training, every few steps and on a stop
  *       residual.bin           error feedback after this round
+ *       control.bin            SCAFFOLD: the control variate c_k after this round
  *       push.bin               the push's header
  *       update.bin             the bytes to push; its presence means the round is trained
  *       pushed                 the server has acknowledged all of them
@@ -19,6 +20,12 @@
  * pushed, however often the process dies: bytes, hash and place in the server's queue stay the
  * same. Before, the training repeats with the same bits. While training the event stream is looked
  * at after every step, so a round that closes without us is left at once.
+ *
+ * SCAFFOLD (Karimireddy et al. 2020) with AdamW: the variate c_k is the mean of the loss's
+ * gradients over the local steps, before correction and clipping, and a step's gradient is
+ * corrected by c − c_k. The paper's other form, (x − y)/(K η), is a mean gradient under SGD alone:
+ * AdamW's step is not η times a gradient. c_k belongs to the last round that the server
+ * acknowledged; where its file is lost it starts again from zero, with a warning.
  *
  * Behaviours other than honest exist for demonstrations: `idle` pushes the global adapter
  * unchanged, which is worth exactly nothing.

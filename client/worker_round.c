@@ -2,6 +2,7 @@
 #include <string.h>
 #include "base/log.h"
 #include "client/compress.h"
+#include "client/worker_control.h"
 #include "client/worker_internal.h"
 #include "client/worker_state.h"
 #include "engine/adapter_split.h"
@@ -17,6 +18,7 @@ struct round_job {
     struct meed_adapter *frozen; /* those that only take part; NULL: none */
     struct meed_adapter *trained;
     float *residual;
+    struct meed_worker_control control;
 };
 
 static int64_t transfer_ms(int64_t bytes)
@@ -53,6 +55,8 @@ struct pull {
     struct round_job *job;
     struct meed_buf *adapter; /* what is there already, and grows */
     struct meed_chunk_receiver receiver;
+    struct meed_buf control; /* SCAFFOLD: c, behind the adapter */
+    struct meed_chunk_receiver control_receiver;
     bool planned;
 };
 
@@ -67,14 +71,22 @@ static enum meed_status pull_accept(struct pull *pull, const struct meed_msg_pul
         pull->job->plan = reply->plan;
         MEED_TRY(meed_chunk_receiver_init(&pull->receiver, reply->plan.adapter_bytes,
                                           MEED_ADAPTER_MAX_FILE_BYTES, reply->plan.adapter_hash));
+        if (reply->plan.control_bytes > 0) {
+            MEED_TRY(meed_chunk_receiver_init(&pull->control_receiver, reply->plan.control_bytes,
+                                              MEED_ADAPTER_MAX_FILE_BYTES,
+                                              reply->plan.control_hash));
+        }
         return meed_chunk_receiver_resume(&pull->receiver, pull->adapter->data,
                                           pull->adapter->size);
     }
     if (!pull->planned) {
         return MEED_FAIL(MEED_FORMAT, "the server sent a chunk before the plan");
     }
-    MEED_TRY(meed_chunk_receiver_accept(&pull->receiver, &reply->chunk));
-    return meed_buf_append(pull->adapter, reply->chunk.bytes, reply->chunk.size);
+    bool control = meed_chunk_receiver_complete(&pull->receiver) && pull->control_receiver.hash;
+    MEED_TRY(meed_chunk_receiver_accept(control ? &pull->control_receiver : &pull->receiver,
+                                        &reply->chunk));
+    return meed_buf_append(control ? &pull->control : pull->adapter, reply->chunk.bytes,
+                           reply->chunk.size);
 }
 
 static enum meed_status pull_messages(struct pull *pull, struct meed_rpc_stream *stream)
@@ -111,6 +123,22 @@ out:
     return st;
 }
 
+/* Whole and right, and c taken over; else the adapter is asked for from the beginning. */
+static enum meed_status pull_finish(struct pull *pull)
+{
+    struct round_job *job = pull->job;
+    bool control = pull->control_receiver.hash != NULL;
+    enum meed_status st = meed_chunk_receiver_finish(&pull->receiver);
+    if (st == MEED_OK && control) {
+        st = meed_chunk_receiver_finish(&pull->control_receiver);
+    }
+    if (st != MEED_OK) {
+        meed_buf_reset(pull->adapter);
+        return MEED_FAIL(MEED_RPC, "round %d: %s", job->round, meed_last_error());
+    }
+    return meed_worker_control_take(&job->control, &pull->control);
+}
+
 /* One attempt; `adapter` keeps what arrived, so the next one continues. */
 static enum meed_status pull_once(struct round_job *job, struct meed_buf *adapter)
 {
@@ -120,6 +148,7 @@ static enum meed_status pull_once(struct round_job *job, struct meed_buf *adapte
     struct meed_msg_pull_request request = {.round = job->round, .offset = (int64_t)adapter->size};
     struct meed_buf message;
     meed_codec_buf_init(&message);
+    meed_buf_init(&pull.control, MEED_ADAPTER_MAX_FILE_BYTES);
     memcpy(request.run_id, job->worker->run_id, sizeof request.run_id);
     MEED_TRY_OUT(meed_codec_pack_pull_request(&request, &message));
     MEED_TRY_OUT(meed_worker_remote(meed_rpc_stream_open(job->worker->config->rpc, MEED_RPC_PULL,
@@ -136,13 +165,11 @@ static enum meed_status pull_once(struct round_job *job, struct meed_buf *adapte
         st = MEED_FAIL(MEED_RPC, "the adapter of round %d stopped half way", job->round);
         goto out;
     }
-    st = meed_chunk_receiver_finish(&pull.receiver);
-    if (st != MEED_OK) {
-        meed_buf_reset(adapter); /* from the beginning next time */
-        st = MEED_FAIL(MEED_RPC, "round %d: %s", job->round, meed_last_error());
-    }
+    st = pull_finish(&pull);
 out:
     meed_chunk_receiver_clear(&pull.receiver);
+    meed_chunk_receiver_clear(&pull.control_receiver);
+    meed_buf_clear(&pull.control);
     meed_rpc_stream_destroy(stream);
     meed_buf_clear(&message);
     return st;
@@ -216,6 +243,8 @@ static enum meed_status train(struct round_job *job, struct meed_local_train_res
         .client_id = config->id,
         .start = job->global,
         .frozen = job->frozen,
+        .correction = job->control.correction,
+        .mean_gradient = job->control.change,
         .dtype = config->dtype,
         .base = config->base,
         .checkpoint_path = path,
@@ -223,7 +252,9 @@ static enum meed_status train(struct round_job *job, struct meed_local_train_res
         .on_step = on_step,
         .user = job,
     };
-    return meed_local_train_run(&train, job->trained, result);
+    MEED_TRY(meed_local_train_run(&train, job->trained, result));
+    meed_worker_control_change(&job->control);
+    return MEED_OK;
 }
 
 /* Error feedback of the last round that was pushed, in this round's coordinates; zeros if there is
@@ -268,6 +299,31 @@ out:
     return st;
 }
 
+/* SCAFFOLD: c_k of the last round that was pushed. */
+static enum meed_status open_control(struct round_job *job)
+{
+    char path[MEED_PATH_BYTES] = "";
+    int32_t last = meed_worker_state_newest(state_of(job), job->round, MEED_WORKER_PUSHED_MARK);
+    if (job->plan.method != MEED_METHOD_SCAFFOLD) {
+        return MEED_OK;
+    }
+    if (last >= 0) {
+        MEED_TRY(meed_worker_state_path(state_of(job), last, MEED_WORKER_CONTROL, path));
+    }
+    return meed_worker_control_open(&job->control, meed_adapter_value_count(job->global), path,
+                                    job->round);
+}
+
+static enum meed_status save_control(const struct round_job *job)
+{
+    char path[MEED_PATH_BYTES];
+    if (!job->control.change) {
+        return MEED_OK;
+    }
+    MEED_TRY(meed_worker_state_path(state_of(job), job->round, MEED_WORKER_CONTROL, path));
+    return meed_worker_control_save(&job->control, path);
+}
+
 static void fill_header(const struct round_job *job, struct meed_update_header *header)
 {
     *header = (struct meed_update_header){.round = job->round, .seed = job->plan.seed};
@@ -277,7 +333,8 @@ static void fill_header(const struct round_job *job, struct meed_update_header *
     memcpy(header->base_adapter_hash, job->plan.adapter_hash, sizeof header->base_adapter_hash);
 }
 
-/* residual.bin, push.bin, update.bin, in this order: the last one commits the round's work. */
+/* residual.bin, control.bin, push.bin, update.bin, in this order: the last one commits the round's
+ * work. */
 static enum meed_status commit(struct round_job *job, const struct meed_local_train_result *result,
                                const struct meed_update_stats *stats, const struct meed_buf *update)
 {
@@ -301,6 +358,7 @@ static enum meed_status commit(struct round_job *job, const struct meed_local_tr
     MEED_TRY_OUT(meed_codec_pack_push_request(&request, &message));
     MEED_TRY_OUT(meed_worker_state_path(state_of(job), job->round, MEED_WORKER_RESIDUAL, path));
     MEED_TRY_OUT(meed_compress_save(job->residual, meed_adapter_value_count(job->global), path));
+    MEED_TRY_OUT(save_control(job));
     MEED_TRY_OUT(write_state(job, MEED_WORKER_PUSH, message.data, message.size));
     MEED_TRY_OUT(write_state(job, MEED_WORKER_UPDATE, update->data, update->size));
 out:
@@ -321,6 +379,7 @@ static enum meed_status produce(struct round_job *job)
     meed_worker_emit(job->worker, (struct meed_worker_event){.kind = MEED_WORKER_ROUND,
                                                              .round = job->round,
                                                              .step_count = job->plan.steps});
+    MEED_TRY_OUT(open_control(job));
     MEED_TRY_OUT(train(job, &result));
     MEED_TRY_OUT(load_residual(job));
     fill_header(job, &header);
@@ -330,6 +389,8 @@ static enum meed_status produce(struct round_job *job)
         .global = job->global,
         .trained = job->trained,
         .trained_factors = job->plan.trained_factors,
+        .control = job->control.change,
+        .control_sent = job->control.sent,
     };
     MEED_TRY_OUT(meed_compress_update(&compress, job->residual, &update, &stats));
     MEED_TRY_OUT(commit(job, &result, &stats, &update));
@@ -525,5 +586,6 @@ out:
     meed_adapter_destroy(job.frozen);
     meed_adapter_destroy(job.trained);
     meed_heap_free(job.residual);
+    meed_worker_control_clear(&job.control);
     return st;
 }

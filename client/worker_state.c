@@ -119,7 +119,7 @@ static void remove_file(const char *folder, int32_t round, const char *name)
 void meed_worker_state_clean(const char *folder, int32_t round)
 {
     static const char *const large[] = {MEED_WORKER_ADAPTER, MEED_WORKER_RESIDUAL,
-                                        MEED_WORKER_UPDATE, MEED_WORKER_TRAIN};
+                                        MEED_WORKER_CONTROL, MEED_WORKER_UPDATE, MEED_WORKER_TRAIN};
     remove_file(folder, round, MEED_WORKER_TRAIN);
     for (size_t i = 0; i < MEED_COUNT(large); i++) {
         int32_t older = round;

@@ -13,6 +13,7 @@ MEED_BEGIN_C
 #define MEED_WORKER_ADAPTER "adapter.bin"
 #define MEED_WORKER_TRAIN "train.ckpt"
 #define MEED_WORKER_RESIDUAL "residual.bin"
+#define MEED_WORKER_CONTROL "control.bin"
 #define MEED_WORKER_PUSH "push.bin"
 #define MEED_WORKER_UPDATE "update.bin"
 #define MEED_WORKER_PUSHED_MARK "pushed"

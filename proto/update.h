@@ -61,6 +61,9 @@ MEED_BEGIN_C
  * shared by about as many kept entries whatever the density. A tensor is dense if its density is 1.
  */
 
+/* Names of a control variate's tensors begin with it: "control layers.3.q.A". */
+#define MEED_UPDATE_CONTROL_PREFIX "control "
+
 enum { MEED_UPDATE_HEADER_BYTES = 256, MEED_UPDATE_RECORD_BYTES = 24 };
 
 /* Which density applies. */

@@ -30,8 +30,8 @@
  * Sums run over clients in the order given, which is the order of their ids, never of arrival; a
  * module is one task and no task writes another's place: the result is equal bit for bit for any
  * arrival order and thread count. A client that returned the global adapter unchanged is folded
- * into g_0, so a round of such clients returns the global adapter to the bit; the coordinate and
- * robust strategies count it as an update of zero.
+ * into g_0, so a round of such clients returns the global adapter to the bit; the coordinate
+ * strategies count it as an update of zero.
  *
  * Directions of rank that svd does not use get a zero column of B and an orthonormal row of A of
  * the initialiser's length, so that training can still take them up; zero in both would be dead for

@@ -11,8 +11,10 @@
  *
  * Distances, norms and cosines are those of ΔW, from inner products of factors in fp64
  * (adapter_product.h): a rule that looked at A and B apart could be blinded by B → BQ, A → Q⁻¹A.
- * An update without weight (excluded by the screens) is no candidate; an unchanged one is, with
- * ΔW = 0. The weight of those who are no candidates stays with the global adapter.
+ * An update without weight (excluded by the screens) is no candidate. For krum and multikrum an
+ * unchanged one is none either: among few clients with different data, zero lies nearest to
+ * everybody, and one idler would stop all training (seen on examples/tiny). The weight of those who
+ * are no candidates stays with the global adapter.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -35,7 +37,8 @@ static void candidates_clear(struct candidates *set)
 }
 
 static enum meed_status candidates_init(struct candidates *set,
-                                        const struct meed_aggregate_weigh *job, double *q)
+                                        const struct meed_aggregate_weigh *job, bool moving,
+                                        double *q)
 {
     size_t room = (size_t)job->count + 1;
     *set = (struct candidates){.at = meed_heap_alloc(room, sizeof *set->at),
@@ -46,7 +49,8 @@ static enum meed_status candidates_init(struct candidates *set,
     }
     for (int32_t i = 0; i < job->count; i++) {
         q[i] = 0.0;
-        if (job->p[i] > 0.0) {
+        bool still = moving && meed_adapter_equal(job->clients[i], job->global);
+        if (job->p[i] > 0.0 && !still) {
             set->at[set->count++] = i;
             set->weight += job->p[i];
         }
@@ -117,7 +121,7 @@ static enum meed_status select_best(const struct meed_aggregate_weigh *job, int3
 {
     enum meed_status st = MEED_OK;
     struct candidates set;
-    MEED_TRY_OUT(candidates_init(&set, job, q));
+    MEED_TRY_OUT(candidates_init(&set, job, true, q));
     MEED_TRY_OUT(score_all(job, &set));
     if (most <= 0) {
         most = set.count - job->options->robust.attackers;
@@ -215,7 +219,7 @@ enum meed_status meed_aggregate_weigh_normclip(const struct meed_aggregate_weigh
 {
     enum meed_status st = MEED_OK;
     struct candidates set;
-    MEED_TRY_OUT(candidates_init(&set, job, q));
+    MEED_TRY_OUT(candidates_init(&set, job, false, q));
     MEED_TRY_OUT(score_norms(job, &set));
     double bound = job->options->robust.norm_multiple * median_of_moving(&set);
     for (int32_t i = 0; i < set.count; i++) {
@@ -247,7 +251,7 @@ enum meed_status meed_aggregate_weigh_fltrust(const struct meed_aggregate_weigh 
     enum meed_status st = MEED_OK;
     struct candidates set;
     double own = 0.0, trusts = 0.0;
-    MEED_TRY_OUT(candidates_init(&set, job, q));
+    MEED_TRY_OUT(candidates_init(&set, job, false, q));
     MEED_TRY_OUT(score_norms(job, &set));
     MEED_TRY_OUT(score_steps(job, job->options->reference, &set, set.room));
     own = reference_norm(job);

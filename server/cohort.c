@@ -2,6 +2,7 @@
 #include "server/cohort.h"
 
 #include <string.h>
+#include "server/control.h"
 #include "server/incoming.h"
 
 enum { LISTS_MAX_BYTES = 64 << 20 };
@@ -18,6 +19,18 @@ enum meed_status meed_cohort_adapter(const struct meed_terms *terms, struct meed
     return st;
 }
 
+static enum meed_status keep_control(const struct meed_incoming *incoming,
+                                     struct meed_cohort *cohort, int32_t at)
+{
+    size_t count = (size_t)cohort->control_count;
+    cohort->controls[at] = meed_heap_alloc(count, sizeof **cohort->controls);
+    if (!cohort->controls[at]) {
+        return MEED_NOMEM;
+    }
+    memcpy(cohort->controls[at], meed_incoming_control(incoming), count * sizeof(float));
+    return MEED_OK;
+}
+
 static enum meed_status load_client(const struct meed_terms *terms, struct meed_store *store,
                                     struct meed_incoming *incoming, struct meed_cohort *cohort,
                                     int32_t at)
@@ -29,7 +42,8 @@ static enum meed_status load_client(const struct meed_terms *terms, struct meed_
                                                cohort->base_hash, map.bytes, map.size);
     meed_file_map_close(&map);
     MEED_TRY(st);
-    return meed_incoming_apply(incoming, cohort->global, &cohort->adapters[at]);
+    MEED_TRY(meed_incoming_apply(incoming, cohort->global, &cohort->adapters[at]));
+    return cohort->control_count > 0 ? keep_control(incoming, cohort, at) : MEED_OK;
 }
 
 enum meed_status meed_cohort_load(const struct meed_terms *terms, struct meed_store *store,
@@ -56,7 +70,11 @@ enum meed_status meed_cohort_load(const struct meed_terms *terms, struct meed_st
         meed_arena_alloc_array(&made->arena, (size_t)made->count, sizeof *made->adapters, &block));
     made->adapters = block;
     MEED_TRY_OUT(meed_adapter_create(&terms->model, &terms->lora, &shape));
-    MEED_TRY_OUT(meed_incoming_create(shape, &incoming));
+    MEED_TRY_OUT(meed_incoming_create(shape, meed_control_used(terms), &incoming));
+    made->control_count = meed_control_used(terms) ? meed_adapter_value_count(shape) : 0;
+    MEED_TRY_OUT(
+        meed_arena_alloc_array(&made->arena, (size_t)made->count, sizeof *made->controls, &block));
+    made->controls = block;
     for (int32_t i = 0; i < made->count; i++) {
         made->names[i] = made->updates[i].client;
         MEED_TRY_OUT(load_client(terms, store, incoming, made, i));
@@ -77,6 +95,9 @@ void meed_cohort_destroy(struct meed_cohort *cohort)
     }
     for (int32_t i = 0; i < cohort->count && cohort->adapters; i++) {
         meed_adapter_destroy(cohort->adapters[i]);
+        if (cohort->controls) {
+            meed_heap_free(cohort->controls[i]);
+        }
     }
     meed_adapter_destroy(cohort->global);
     meed_arena_clear(&cohort->arena);

@@ -21,6 +21,8 @@ struct meed_cohort {
     struct meed_store_update *updates; /* [count] */
     const char **names;                /* [count] */
     struct meed_adapter **adapters;    /* [count] */
+    int64_t control_count;             /* SCAFFOLD: values of a control variate; else 0 */
+    float **controls;                  /* [count] its changes, [control_count] each */
 };
 
 /* The updates of a round on its base; INTEGRITY or what decoding said if a blob is damaged. */

@@ -1,25 +1,30 @@
 /* See incoming.h. */
 #include "server/incoming.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct meed_incoming {
     size_t tensor_count;
     struct meed_update_tensor *tensors;
     char (*names)[MEED_ADAPTER_NAME_BYTES];
-    float *values; /* flat, in the adapter's order: module by module, A then B */
+    float *values;        /* flat, in the adapter's order: module by module, A then B */
+    const float *control; /* behind them; NULL: none */
     int64_t value_count;
 };
 
-static void lay_out(struct meed_incoming *incoming, const struct meed_adapter *shape)
+/* One run over the shape's factors from tensor `first` on; returns the end of their values. */
+static float *lay_out(struct meed_incoming *incoming, const struct meed_adapter *shape,
+                      size_t first, const char *prefix, float *at)
 {
-    float *at = incoming->values;
     for (int32_t m = 0; m < shape->module_count; m++) {
         const struct meed_adapter_module *module = &shape->modules[m];
         for (size_t half = 0; half < 2; half++) {
-            size_t i = 2 * (size_t)m + half;
+            size_t i = first + 2 * (size_t)m + half;
             struct meed_update_tensor *tensor = &incoming->tensors[i];
-            meed_adapter_tensor_name(module, half == 0 ? 'A' : 'B', incoming->names[i]);
+            char name[MEED_ADAPTER_NAME_BYTES];
+            meed_adapter_tensor_name(module, half == 0 ? 'A' : 'B', name);
+            snprintf(incoming->names[i], sizeof incoming->names[i], "%s%.36s", prefix, name);
             tensor->name = incoming->names[i];
             tensor->rows = (int32_t)(half == 0 ? module->r : module->n);
             tensor->cols = (int32_t)(half == 0 ? module->k : module->r);
@@ -28,17 +33,19 @@ static void lay_out(struct meed_incoming *incoming, const struct meed_adapter *s
             at += (int64_t)tensor->rows * tensor->cols;
         }
     }
+    return at;
 }
 
-enum meed_status meed_incoming_create(const struct meed_adapter *shape,
+enum meed_status meed_incoming_create(const struct meed_adapter *shape, bool control,
                                       struct meed_incoming **incoming)
 {
     struct meed_incoming *made = meed_heap_alloc(1, sizeof *made);
     if (!made) {
         return MEED_NOMEM;
     }
-    made->tensor_count = 2 * (size_t)shape->module_count;
-    made->value_count = meed_adapter_value_count(shape);
+    size_t parts = control ? 2 : 1, factors = 2 * (size_t)shape->module_count;
+    made->tensor_count = parts * factors;
+    made->value_count = (int64_t)parts * meed_adapter_value_count(shape);
     made->tensors = meed_heap_alloc(made->tensor_count, sizeof *made->tensors);
     made->names = meed_heap_alloc(made->tensor_count, sizeof *made->names);
     made->values = meed_heap_alloc((size_t)made->value_count, sizeof *made->values);
@@ -46,7 +53,11 @@ enum meed_status meed_incoming_create(const struct meed_adapter *shape,
         meed_incoming_destroy(made);
         return MEED_NOMEM;
     }
-    lay_out(made, shape);
+    float *end = lay_out(made, shape, 0, "", made->values);
+    if (control) {
+        made->control = end;
+        lay_out(made, shape, factors, MEED_UPDATE_CONTROL_PREFIX, end);
+    }
     *incoming = made;
     return MEED_OK;
 }
@@ -104,6 +115,11 @@ enum meed_status meed_incoming_decode(struct meed_incoming *incoming,
 out:
     meed_buf_clear(&plain);
     return st;
+}
+
+const float *meed_incoming_control(const struct meed_incoming *incoming)
+{
+    return incoming->control;
 }
 
 /* Onto the first `cols` columns of each row of the target. */

@@ -19,7 +19,9 @@ MEED_BEGIN_C
 
 struct meed_incoming; /* a layout and room for one update's values; one thread at a time */
 
+/* control: SCAFFOLD, the layout goes on with a change of the control variate, factor by factor. */
 MEED_MUST_CHECK enum meed_status meed_incoming_create(const struct meed_adapter *shape,
+                                                      bool control,
                                                       struct meed_incoming **incoming);
 void meed_incoming_destroy(struct meed_incoming *incoming); /* accepts NULL */
 /* The most that an update of this layout may take on the wire. */
@@ -37,6 +39,9 @@ MEED_MUST_CHECK enum meed_status meed_incoming_decode(struct meed_incoming *inco
 MEED_MUST_CHECK enum meed_status meed_incoming_apply(const struct meed_incoming *incoming,
                                                      const struct meed_adapter *global,
                                                      struct meed_adapter **adapter);
+
+/* The last decoded update's change of the control variate [values of shape], flat; NULL without. */
+const float *meed_incoming_control(const struct meed_incoming *incoming);
 
 MEED_END_C
 #endif

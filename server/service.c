@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "server/aggregate.h"
+#include "server/control.h"
 #include "server/incoming.h"
 
 int64_t meed_service_now_ms(void)
@@ -344,7 +345,8 @@ out:
 static enum meed_status measure_updates(struct meed_service *service)
 {
     struct meed_incoming *incoming = NULL;
-    MEED_TRY(meed_incoming_create(service->config.shape, &incoming));
+    MEED_TRY(meed_incoming_create(service->config.shape, meed_control_used(service->config.terms),
+                                  &incoming));
     service->max_update_bytes = meed_incoming_max_bytes(incoming);
     meed_incoming_destroy(incoming);
     return MEED_OK;

@@ -2,11 +2,12 @@
  * them. The map of the blob is the only memory a pull costs. */
 #include <string.h>
 #include "proto/chunk.h"
+#include "server/control.h"
 #include "server/service_private.h"
 
 struct pull {
-    struct meed_file_map map;
-    struct meed_chunk_sender sender;
+    struct meed_file_map map, control; /* control.bytes NULL: none */
+    struct meed_chunk_sender sender, control_sender;
     int32_t client;
     int32_t round;
     int64_t bytes_down;
@@ -39,6 +40,24 @@ static enum meed_status check_round(const struct meed_service_state *state, int3
     return MEED_OK;
 }
 
+/* SCAFFOLD's c follows the adapter, from its first byte whatever was there before. */
+static enum meed_status add_control(struct meed_service *service, struct pull *pull,
+                                    struct meed_msg_plan *plan)
+{
+    const struct meed_terms *terms = service->config.terms;
+    enum meed_status st = MEED_NOT_FOUND;
+    if (meed_control_used(terms)) {
+        st = meed_control_find(service->config.store, pull->round, plan->control_hash);
+    }
+    if (st != MEED_OK) {
+        return st == MEED_NOT_FOUND ? MEED_OK : st;
+    }
+    MEED_TRY(meed_store_map_blob(service->config.store, plan->control_hash, &pull->control));
+    plan->control_bytes = (int64_t)pull->control.size;
+    return meed_chunk_sender_init(&pull->control_sender, pull->control.bytes, plan->control_bytes,
+                                  0);
+}
+
 static enum meed_status begin(struct meed_service *service, struct meed_rpc_call *call,
                               int32_t client, const void *bytes, size_t size)
 {
@@ -65,6 +84,7 @@ static enum meed_status begin(struct meed_service *service, struct meed_rpc_call
     struct meed_msg_pull_reply reply = {.part = MEED_PULL_PLAN};
     meed_terms_plan(service->config.terms, state.round, state.adapter_hash, (int64_t)pull->map.size,
                     MEED_MAX(state.remaining_ms, 0), &reply.plan);
+    MEED_TRY(add_control(service, pull, &reply.plan));
     return send_reply(call, pull, &reply);
 }
 
@@ -91,7 +111,8 @@ void meed_service_pull_writable(void *user, struct meed_rpc_call *call)
     if (!pull || meed_rpc_call_finished(call)) {
         return;
     }
-    if (!meed_chunk_sender_next(&pull->sender, &reply.chunk)) {
+    if (!meed_chunk_sender_next(&pull->sender, &reply.chunk) &&
+        !(pull->control.bytes && meed_chunk_sender_next(&pull->control_sender, &reply.chunk))) {
         meed_rpc_call_finish(call, MEED_OK, NULL, NULL, 0);
         return;
     }
@@ -116,5 +137,6 @@ void meed_service_pull_done(void *user, struct meed_rpc_call *call, bool cancell
                                                meed_service_client_id(service, pull->client), 0,
                                                pull->bytes_down));
     meed_file_map_close(&pull->map);
+    meed_file_map_close(&pull->control);
     meed_heap_free(pull);
 }

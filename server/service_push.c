@@ -12,6 +12,7 @@
 #include <string.h>
 #include "base/log.h"
 #include "proto/chunk.h"
+#include "server/control.h"
 #include "server/incoming.h"
 #include "server/service_private.h"
 
@@ -266,7 +267,8 @@ static enum meed_status check_content(struct meed_service *service,
     meed_buf_init(&bytes, size);
     MEED_TRY_OUT(meed_buf_extend(&bytes, size, &content));
     MEED_TRY_OUT(meed_store_partial_read(upload->partial, 0, content, size));
-    MEED_TRY_OUT(meed_incoming_create(service->config.shape, &incoming));
+    MEED_TRY_OUT(meed_incoming_create(service->config.shape,
+                                      meed_control_used(service->config.terms), &incoming));
     MEED_TRY_OUT(meed_incoming_decode(
         incoming, service->config.terms, meed_service_client_id(service, upload->client),
         upload->header.round, upload->header.base_adapter_hash, content, size));

@@ -12,6 +12,7 @@
 #include <string.h>
 #include "base/log.h"
 #include "base/rng.h"
+#include "server/control.h"
 #include "server/server_optimiser.h"
 #include "server/settle_private.h"
 #include "server/weighting.h"
@@ -148,6 +149,20 @@ static enum meed_status repair(struct meed_settle *settle, const struct meed_coh
 /* ---- the merge --------------------------------------------------------------------------------
  */
 
+static enum meed_status advance_control(struct meed_settle *settle,
+                                        const struct meed_cohort *cohort, const double *p,
+                                        struct meed_arena *arena)
+{
+    void *block = NULL;
+    MEED_TRY(meed_arena_alloc_array(arena, (size_t)cohort->count + 1, sizeof(bool), &block));
+    bool *in = block;
+    for (int32_t i = 0; i < cohort->count; i++) {
+        in[i] = p[i] > 0.0;
+    }
+    return meed_control_advance(settle->config.store, cohort, in,
+                                meed_registry_count(settle->config.registry));
+}
+
 static struct meed_aggregate_options options_of(const struct meed_settle *settle, int32_t round)
 {
     const struct meed_terms *terms = settle->config.terms;
@@ -213,6 +228,9 @@ enum meed_status meed_settle_merge(struct meed_settle *settle, const struct meed
                                     cohort->count, &next, &report));
     if (terms->server.rule != MEED_SERVER_NONE) {
         MEED_TRY_OUT(optimise(settle, cohort, next, entry->state_hash));
+    }
+    if (meed_control_used(terms)) {
+        MEED_TRY_OUT(advance_control(settle, cohort, p, arena));
     }
     if (terms->repair_steps > 0) {
         MEED_TRY_OUT(repair(settle, cohort, &next, entry));

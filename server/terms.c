@@ -143,6 +143,12 @@ static enum meed_status check_merge(const struct meed_aggregator_config *config,
         return MEED_FAIL(MEED_CONFIG, "weights are uniform, samples (capped at 1 or more medians) "
                                       "or contribution");
     }
+    if (config->plan.method == MEED_METHOD_SCAFFOLD && !traits->keeps_gauge) {
+        return MEED_FAIL(MEED_CONFIG,
+                         "%s does not keep coordinates that scaffold's control variates could "
+                         "belong to; aggregate by fedavg, ffa, rolora or fedex",
+                         traits->name);
+    }
     return meed_server_optimiser_check(&config->server, traits);
 }
 

@@ -272,6 +272,7 @@ static inline enum meed_status fed_stop(struct fed *fed, bool wait)
 struct fed_pulled {
     struct meed_msg_plan plan;
     struct meed_adapter *adapter;
+    float control[1024]; /* SCAFFOLD's c; zero where none came */
 };
 
 static inline struct meed_rpc_client *fed_client(struct fed *fed, int32_t client)
@@ -317,7 +318,8 @@ static inline enum meed_status fed_pull(struct fed *fed, struct meed_rpc_client 
     struct meed_rpc_stream *stream = NULL;
     struct meed_buf message, adapter;
     struct meed_arena arena;
-    struct meed_chunk_receiver receiver = {.total_bytes = 0};
+    struct meed_chunk_receiver receiver = {.total_bytes = 0}, control = {.total_bytes = 0};
+    memset(pulled->control, 0, sizeof pulled->control);
     meed_codec_buf_init(&message);
     meed_buf_init(&adapter, 1 << 24);
     meed_codec_arena_init(&arena);
@@ -340,6 +342,14 @@ static inline enum meed_status fed_pull(struct fed *fed, struct meed_rpc_client 
             pulled->plan = reply.plan;
             MEED_TRY_OUT(meed_chunk_receiver_init(&receiver, reply.plan.adapter_bytes, 1 << 24,
                                                   reply.plan.adapter_hash));
+            if (reply.plan.control_bytes > 0) {
+                MEED_TRY_OUT(meed_chunk_receiver_init(&control, reply.plan.control_bytes,
+                                                      sizeof pulled->control,
+                                                      reply.plan.control_hash));
+            }
+        } else if (control.total_bytes > 0 && meed_chunk_receiver_complete(&receiver)) {
+            memcpy((char *)pulled->control + control.offset, reply.chunk.bytes, reply.chunk.size);
+            MEED_TRY_OUT(meed_chunk_receiver_accept(&control, &reply.chunk));
         } else {
             MEED_TRY_OUT(meed_chunk_receiver_accept(&receiver, &reply.chunk));
             MEED_TRY_OUT(meed_buf_append(&adapter, reply.chunk.bytes, reply.chunk.size));
@@ -347,10 +357,14 @@ static inline enum meed_status fed_pull(struct fed *fed, struct meed_rpc_client 
     }
     MEED_TRY_OUT(meed_rpc_stream_finish(stream));
     MEED_TRY_OUT(meed_chunk_receiver_finish(&receiver));
+    if (control.total_bytes > 0) {
+        MEED_TRY_OUT(meed_chunk_receiver_finish(&control));
+    }
     MEED_TRY_OUT(meed_adapter_unpack("pulled", adapter.data, adapter.size, &fed->terms.model,
                                      &pulled->adapter));
 out:
     meed_chunk_receiver_clear(&receiver);
+    meed_chunk_receiver_clear(&control);
     meed_rpc_stream_destroy(stream);
     meed_buf_clear(&message);
     meed_buf_clear(&adapter);
@@ -358,35 +372,60 @@ out:
     return st;
 }
 
-/* The update of (client, round): a drawn change, scaled; 0 is the unchanged adapter. */
-static inline void fed_encode(struct fed *fed, int32_t client, const struct fed_pulled *pulled,
-                              double scale, struct meed_buf *bytes)
+/* Tensors of a part's factors over `at`, those that the plan does not train zeroed. */
+static inline size_t fed_tensors(const struct meed_adapter *part, const struct meed_msg_plan *plan,
+                                 const char *prefix, float *at, struct meed_update_tensor *tensors,
+                                 char (*names)[MEED_ADAPTER_NAME_BYTES])
 {
-    struct meed_update_tensor tensors[128];
-    char names[128][MEED_ADAPTER_NAME_BYTES];
     size_t count = 0;
-    struct meed_adapter *part = NULL, *rest = NULL;
-    assert_int_equal(meed_adapter_split(pulled->adapter, pulled->plan.rank, &part, &rest), MEED_OK);
-    int64_t values = meed_adapter_value_count(part);
-    float *flat = calloc((size_t)values, sizeof *flat), *at = flat;
-    struct meed_rng rng = meed_rng_stream(17, fed->ids[client], (uint64_t)pulled->plan.round);
-    for (int64_t i = 0; i < values; i++) {
-        flat[i] = (float)(scale * (meed_rng_normal(&rng) + 0.5));
-    }
     for (int32_t m = 0; m < part->module_count; m++) {
         const struct meed_adapter_module *module = &part->modules[m];
         for (int half = 0; half < 2; half++, count++) {
-            meed_adapter_tensor_name(module, half ? 'B' : 'A', names[count]);
+            char name[MEED_ADAPTER_NAME_BYTES];
+            meed_adapter_tensor_name(module, half ? 'B' : 'A', name);
+            snprintf(names[count], sizeof names[count], "%s%.36s", prefix, name);
             tensors[count] =
                 (struct meed_update_tensor){names[count], (int32_t)(half ? module->n : module->r),
                                             (int32_t)(half ? module->r : module->k),
                                             half ? MEED_UPDATE_FACTOR_B : MEED_UPDATE_FACTOR_A, at};
             int64_t size = (int64_t)tensors[count].rows * tensors[count].cols;
-            if (!(pulled->plan.trained_factors & (half ? MEED_FACTOR_B : MEED_FACTOR_A))) {
+            if (!(plan->trained_factors & (half ? MEED_FACTOR_B : MEED_FACTOR_A))) {
                 memset(at, 0, (size_t)size * sizeof *at);
             }
             at += size;
         }
+    }
+    return count;
+}
+
+/* What (client, round) changes [values]: factors or, with another word, the control variate. */
+static inline void fed_draw(const char *id, const char *word, int32_t round, double scale,
+                            int64_t values, float *flat)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", word, id);
+    struct meed_rng rng = meed_rng_stream(17, name, (uint64_t)round);
+    for (int64_t i = 0; i < values; i++) {
+        flat[i] = (float)(scale * (meed_rng_normal(&rng) + 0.5));
+    }
+}
+
+/* The update of (client, round): a drawn change, scaled; 0 is the unchanged adapter. */
+static inline void fed_encode(struct fed *fed, int32_t client, const struct fed_pulled *pulled,
+                              double scale, struct meed_buf *bytes)
+{
+    struct meed_update_tensor tensors[256];
+    char names[256][MEED_ADAPTER_NAME_BYTES];
+    struct meed_adapter *part = NULL, *rest = NULL;
+    assert_int_equal(meed_adapter_split(pulled->adapter, pulled->plan.rank, &part, &rest), MEED_OK);
+    int64_t values = meed_adapter_value_count(part);
+    float *flat = calloc(2 * (size_t)values, sizeof *flat);
+    fed_draw(fed->ids[client], "", pulled->plan.round, scale, values, flat);
+    size_t count = fed_tensors(part, &pulled->plan, "", flat, tensors, names);
+    if (pulled->plan.method == MEED_METHOD_SCAFFOLD) {
+        fed_draw(fed->ids[client], "control ", pulled->plan.round, scale, values, flat + values);
+        count += fed_tensors(part, &pulled->plan, MEED_UPDATE_CONTROL_PREFIX, flat + values,
+                             tensors + count, names + count);
     }
     struct meed_update_header header = {.round = pulled->plan.round, .seed = pulled->plan.seed};
     snprintf(header.run_id, sizeof header.run_id, "%s", fed->terms.run_id);

@@ -8,6 +8,7 @@
  */
 #include "tests/loop/federation_fixture.h"
 
+#include <math.h>
 #include "server/aggregate.h"
 #include "server/server_optimiser.h"
 #include "server/weighting.h"
@@ -186,6 +187,93 @@ static void strategies_are_repaired(void **state)
     fed_remove(fed.folder);
 }
 
+static bool kept_in(struct fed *fed, int32_t client, int32_t round)
+{
+    struct meed_rpc_client *rpc = fed_client(fed, client);
+    struct meed_msg_receipt receipt;
+    assert_int_equal(fed_receipt(fed, rpc, round, &receipt), MEED_OK);
+    meed_rpc_client_close(rpc);
+    return receipt.state != MEED_RECEIPT_EXCLUDED;
+}
+
+/* c is the mean of what clients that were not excluded sent, comes with the next plan, and does not
+ * know their order. */
+static void strategies_carry_control_variates(void **state)
+{
+    (void)state;
+    static struct fed both[2];
+    static char key[256];
+    static struct fed_pulled pulled;
+    for (int f = 0; f < 2; f++) {
+        struct fed *fed = &both[f];
+        init(fed, MEED_AGGREGATION_FEDAVG, MEED_SERVER_NONE, MEED_WEIGHTING_UNIFORM);
+        fed->config.plan.method = MEED_METHOD_SCAFFOLD;
+        snprintf(key, sizeof key, "%s/ledger.key", both[0].folder);
+        fed->ledger_key = f == 1 ? key : NULL;
+        fed_start(fed);
+        double want[1024] = {0.0};
+        for (int32_t round = 1; round <= ROUNDS; round++) {
+            struct meed_rpc_client *rpc = fed_client(fed, 0);
+            enum meed_status st = MEED_STATE;
+            for (int tries = 0; st == MEED_STATE && tries < 4000; tries++) {
+                meed_clock_sleep_ms(2);
+                st = fed_pull(fed, rpc, round, &pulled);
+            }
+            assert_int_equal(st, MEED_OK);
+            int64_t values = meed_adapter_value_count(pulled.adapter);
+            float drawn[1024];
+            assert_true(values < 1024);
+            assert_int_equal(pulled.plan.control_bytes,
+                             round == 1 ? 0 : values * (int64_t)sizeof(float));
+            for (int64_t i = 0; i < values; i++) {
+                double miss = fabs((double)pulled.control[i] - want[i]);
+                assert_true(miss <= 1e-7 * round);
+            }
+            for (int32_t i = 0; i < CLIENTS; i++) {
+                int32_t client = f == 0 ? i : CLIENTS - 1 - i;
+                assert_int_equal(fed_play(fed, client, round, 0.1), MEED_OK);
+            }
+            fed_collect(fed, round);
+            for (int32_t i = 0; i < CLIENTS; i++) {
+                fed_draw(fed->ids[i], "control ", round, 0.1, values, drawn);
+                bool in = kept_in(fed, i, round);
+                for (int64_t j = 0; j < values; j++) {
+                    want[j] += in ? (double)drawn[j] / CLIENTS : 0.0;
+                }
+            }
+            fed_pulled_clear(&pulled);
+            meed_rpc_client_close(rpc);
+        }
+        fed_collect(fed, ROUNDS);
+        assert_int_equal(fed_stop(fed, true), MEED_OK);
+    }
+    assert_true(fed_same_file(both[0].folder, both[1].folder, "ledger.jsonl"));
+    fed_remove(both[0].folder);
+    fed_remove(both[1].folder);
+}
+
+/* Variates have coordinates: merges that change them are refused. */
+static void strategies_refuse_variates_without_coordinates(void **state)
+{
+    (void)state;
+    struct fed fed;
+    struct meed_terms terms;
+    const char *ids[] = {"a", "b", "c", "d", "e"};
+    uint8_t hash[MEED_SHA256_BYTES] = {1};
+    struct meed_axis axis = {.name = "dialogue", .weight = 1.0};
+    struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 5};
+    for (int i = 0; i < MEED_AGGREGATION_COUNT; i++) {
+        enum meed_aggregation aggregation = (enum meed_aggregation)i;
+        init(&fed, aggregation, MEED_SERVER_NONE, MEED_WEIGHTING_UNIFORM);
+        fed.config.plan.method = MEED_METHOD_SCAFFOLD;
+        fed.config.align.run = fed_align;
+        fed.config.align.data_hash = hash;
+        assert_int_equal(meed_terms_init(&fed.config, &source, &terms),
+                         meed_aggregate_traits(aggregation)->keeps_gauge ? MEED_OK : MEED_CONFIG);
+        fed_remove(fed.folder);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +281,8 @@ int main(void)
         cmocka_unit_test(strategies_take_server_optimisers_where_coordinates_stay),
         cmocka_unit_test(strategies_weigh_by_every_rule),
         cmocka_unit_test(strategies_are_repaired),
+        cmocka_unit_test(strategies_carry_control_variates),
+        cmocka_unit_test(strategies_refuse_variates_without_coordinates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -205,6 +205,22 @@ static void aggregate_robust_krum_finds_the_nearest(void **state)
     }
     assert_true(order[0] < 5); /* no attacker */
     assert_true(off(&cohort, &options, cohort.updates[order[0]]) < 3e-6);
+    struct meed_adapter *kept = cohort.clients[6]; /* an idler is no candidate */
+    assert_int_equal(meed_adapter_clone(cohort.global, &cohort.clients[6]), MEED_OK);
+    double *six = dense_new(cohort.global);
+    cohort.count = 6;
+    int32_t best = 0;
+    for (int32_t i = 1; i < 6; i++) {
+        best = krum_score(&cohort, i, 2) < krum_score(&cohort, best, 2) ? i : best;
+    }
+    cohort.count = 7;
+    for (int64_t at = 0; at < cohort.size; at++) {
+        six[at] = cohort.updates[best][at] * 6 / 7; /* its weight stays with the global */
+    }
+    assert_true(off(&cohort, &options, six) < 3e-6);
+    free(six);
+    meed_adapter_destroy(cohort.clients[6]);
+    cohort.clients[6] = kept;
     options = meed_aggregate_options_of(MEED_AGGREGATION_MULTIKRUM);
     options.robust.attackers = 2;
     for (int32_t selected = 0; selected <= 5; selected++) {

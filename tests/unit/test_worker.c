@@ -695,7 +695,7 @@ static void worker_gives_up_for_good(void **state)
     bed->config.id = "south";
     bed_run(bed, MEED_DENIED);
     bed->config.id = "north";
-    bed->fake.plan.method = MEED_METHOD_SCAFFOLD;
+    bed->fake.plan.method = MEED_METHOD_FEDPIT;
     bed_run(bed, MEED_UNSUPPORTED);
     bed->fake.plan.method = MEED_METHOD_FEDIT;
     bed->fake.plan.sequence_tokens = 8;
