@@ -121,7 +121,8 @@ enum meed_status meed_coalition_create(const struct meed_backend *be,
     made->slot_of = meed_heap_alloc((size_t)count, sizeof(int32_t));
     made->kind_of = meed_heap_alloc((size_t)count, sizeof(int32_t));
     made->weights = meed_heap_alloc((size_t)count, sizeof(double));
-    if (!made->slots || !made->slot_of || !made->kind_of || !made->weights) {
+    made->gates = meed_heap_alloc((size_t)count + 1, sizeof(double));
+    if (!made->slots || !made->slot_of || !made->kind_of || !made->weights || !made->gates) {
         meed_coalition_destroy(made);
         return MEED_NOMEM;
     }
@@ -136,6 +137,7 @@ void meed_coalition_destroy(struct meed_coalition *coalition)
     if (coalition) {
         meed_net_destroy(coalition->stack);
         meed_net_destroy(coalition->merged);
+        meed_net_dense_destroy(coalition->dense);
         meed_batch_destroy(coalition->batch);
         meed_heap_free(coalition->logprob);
         meed_heap_free(coalition->batch_coalition);
@@ -145,6 +147,7 @@ void meed_coalition_destroy(struct meed_coalition *coalition)
         meed_heap_free(coalition->slot_of);
         meed_heap_free(coalition->kind_of);
         meed_heap_free(coalition->weights);
+        meed_heap_free(coalition->gates);
         meed_heap_free(coalition);
     }
 }
@@ -153,6 +156,12 @@ bool meed_coalition_is_null(const struct meed_coalition *coalition, int32_t idx)
 {
     MEED_ASSERT(idx >= 0 && idx < coalition->count);
     return coalition->slot_of[idx] == MEED_COALITION_NULL;
+}
+
+int32_t meed_coalition_twin_of(const struct meed_coalition *coalition, int32_t idx)
+{
+    MEED_ASSERT(idx >= 0 && idx < coalition->count);
+    return coalition->kind_of[idx];
 }
 
 void meed_coalition_canonical(const struct meed_coalition *coalition, const double *members,
@@ -172,21 +181,21 @@ void meed_coalition_canonical(const struct meed_coalition *coalition, const doub
     }
 }
 
-void meed_coalition_gates(const struct meed_coalition *coalition, const double *canonical,
-                          float *gates)
+const double *meed_coalition_gates(struct meed_coalition *coalition, const double *canonical)
 {
+    double *gates = coalition->gates;
     double left = 1;
-    for (int32_t slot = coalition->has_global ? 1 : 0; slot < coalition->slot_count; slot++) {
-        double gate = 0;
-        for (int32_t k = 0; k < coalition->count; k++) {
-            if (coalition->slot_of[k] == slot) {
-                gate += coalition->weights[k] * canonical[k];
-            }
+    memset(gates, 0, (size_t)coalition->slot_count * sizeof *gates);
+    for (int32_t k = 0; k < coalition->count; k++) {
+        if (coalition->slot_of[k] != MEED_COALITION_NULL) {
+            gates[coalition->slot_of[k]] += coalition->weights[k] * canonical[k];
         }
-        gates[slot] = (float)gate;
-        left -= gate;
+    }
+    for (int32_t slot = coalition->has_global ? 1 : 0; slot < coalition->slot_count; slot++) {
+        left -= gates[slot];
     }
     if (coalition->has_global) {
-        gates[0] = (float)left;
+        gates[0] = left;
     }
+    return gates;
 }

@@ -18,6 +18,11 @@
  * its answer, so that the values of one evaluator never mix paths. Both paths give the same value
  * to fp32 rounding; each is bit-equal alone, in any batch and for any thread count. With a base in
  * blocks (net.h) there is only STACK: AUTO takes it, MERGE is refused.
+ *
+ * Derivatives by membership come on both paths too (Aumann–Shapley): STACK reads them off the gates
+ * in one backward pass, sequence by sequence; MERGE gathers one gradient G of the weights for a
+ * weighted sum of sequences and projects every client on it, ⟨G, p_k ΔW_k⟩, so that passes over the
+ * sequences and memory do not depend on how many clients there are.
  */
 #ifndef MEED_ENGINE_COALITION_H
 #define MEED_ENGINE_COALITION_H
@@ -33,6 +38,10 @@ struct meed_coalition_options {
     enum meed_dtype dtype;       /* F32 for the utility of record */
     int32_t batch_tokens;        /* rows of one forward */
     enum meed_block_format base; /* of the frozen weights; NONE for the utility of record */
+    /* MERGE only: adapters pass to the device a block at a time and none stays there, so memory
+     * does not grow with the cohort. Implied where the stack's factors would take more than a
+     * quarter of a gigabyte. */
+    bool streamed;
 };
 
 struct meed_coalition; /* evaluator for one cohort */
@@ -52,6 +61,12 @@ enum meed_coalition_path meed_coalition_path_of(const struct meed_coalition *coa
 /* True if client idx returned the global adapter unchanged. */
 bool meed_coalition_is_null(const struct meed_coalition *coalition, int32_t idx);
 
+/* The first client that this one is interchangeable with: equal factors and weight; often itself.
+ */
+int32_t meed_coalition_twin_of(const struct meed_coalition *coalition, int32_t idx);
+/* True if the MERGE path streams its adapters (options.streamed, or too many for a stack). */
+bool meed_coalition_streams(const struct meed_coalition *coalition);
+
 /* The member vector [count] that stands for `members` [count]: nulls out, twins moved to the front
  * of their kind. Equal canonical vectors are the same coalition. */
 void meed_coalition_canonical(const struct meed_coalition *coalition, const double *members,
@@ -67,6 +82,28 @@ MEED_MUST_CHECK enum meed_status
 meed_coalition_score(struct meed_coalition *coalition, const double *members, int32_t coalitions,
                      const struct meed_sequence *sequences, int32_t sequence_count, double *sums,
                      meed_coalition_progress_fn progress, void *user);
+
+/* slopes [sequence_count, count]: Σ_q node_weights[q]·∂(Σ log p of the sequence)/∂m_k at
+ * m = (nodes[q], …, nodes[q]), fp64, by the gates of the stack. Exactly 0 for null clients, equal
+ * bits for equal ones. STATE on the MERGE path. */
+MEED_MUST_CHECK enum meed_status
+meed_coalition_slopes(struct meed_coalition *coalition, const double *nodes,
+                      const double *node_weights, int32_t node_count,
+                      const struct meed_sequence *sequences, int32_t sequence_count, double *slopes,
+                      meed_coalition_progress_fn progress, void *user);
+/* The same summed over sequences with sequence_weights [groups, sequence_count], group by group:
+ * slopes [groups, count]. Sequences of weight 0 cost nothing. STATE unless streamed. */
+MEED_MUST_CHECK enum meed_status
+meed_coalition_project(struct meed_coalition *coalition, const double *nodes,
+                       const double *node_weights, int32_t node_count,
+                       const struct meed_sequence *sequences, int32_t sequence_count,
+                       const double *sequence_weights, int32_t groups, double *slopes,
+                       meed_coalition_progress_fn progress, void *user);
+/* What AUTO means for derivatives: STACK where the tail of all adapters is cheaper than gradients
+ * of the weights and one projection a client and group, and fits. */
+enum meed_coalition_path meed_coalition_slope_path(const struct meed_coalition *coalition,
+                                                   int64_t tokens, int32_t node_count,
+                                                   int32_t groups);
 
 MEED_END_C
 #endif

@@ -8,6 +8,7 @@
 #define MEED_ENGINE_COALITION_INTERNAL_H
 
 #include "engine/coalition.h"
+#include "engine/net_dense.h"
 
 enum { MEED_COALITION_NULL = -1 };
 
@@ -22,10 +23,13 @@ struct meed_coalition {
     int32_t *slot_of;                  /* [count], or MEED_COALITION_NULL */
     int32_t *kind_of;                  /* [count]: first client of the same slot and weight */
     double *weights;                   /* [count] */
+    double *gates;                     /* [count + 1]: scratch of meed_coalition_gates */
     enum meed_coalition_path path;     /* AUTO until the first score */
     int32_t rows_capacity;             /* of the nets and the batch below */
-    struct meed_net *stack;
-    struct meed_net *merged; /* MERGE only */
+    bool backward;                     /* the nets below keep what derivatives need */
+    struct meed_net *stack;            /* streamed: the plain base weights */
+    struct meed_net *merged;           /* MERGE only */
+    struct meed_net_dense *dense;      /* streamed: Σ gates·ΔW */
     struct meed_batch *batch;
     float *logprob;           /* [rows_capacity] */
     int32_t *batch_coalition; /* [sequence capacity]: coalition and run of a batch's sequence */
@@ -59,8 +63,19 @@ struct coalition_cost {
 struct coalition_cost meed_coalition_plan_cost(const struct meed_coalition *coalition,
                                                int64_t tokens, int32_t coalitions);
 
-/* gates [slot_count] of a canonical member vector. */
-void meed_coalition_gates(const struct meed_coalition *coalition, const double *canonical,
-                          float *gates);
+/* Seconds of the derivatives at node_count nodes, per path; stack is infinite if it does not fit.
+ */
+struct coalition_cost meed_coalition_slope_cost(const struct meed_coalition *coalition,
+                                                int64_t tokens, int32_t node_count, int32_t groups);
+/* coalition_score.c: networks and batch for runs of up to `longest` rows, kept from call to call;
+ * on failure nothing is kept. */
+MEED_MUST_CHECK enum meed_status meed_coalition_nets_ready(struct meed_coalition *coalition,
+                                                           int32_t longest, bool backward);
+MEED_MUST_CHECK enum meed_status
+meed_coalition_check_sequences(const struct meed_model_config *config,
+                               const struct meed_sequence *sequences, int32_t count);
+
+/* Gates [slot_count] of a canonical member vector; valid until the next call. */
+const double *meed_coalition_gates(struct meed_coalition *coalition, const double *canonical);
 
 #endif

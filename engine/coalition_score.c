@@ -222,43 +222,45 @@ static void nets_drop(struct meed_coalition *c)
 {
     meed_net_destroy(c->stack);
     meed_net_destroy(c->merged);
+    meed_net_dense_destroy(c->dense);
     meed_batch_destroy(c->batch);
     meed_heap_free(c->logprob);
     meed_heap_free(c->batch_coalition);
     meed_heap_free(c->batch_run);
     meed_heap_free(c->batch_gates);
     c->stack = c->merged = NULL;
+    c->dense = NULL;
     c->batch = NULL;
     c->logprob = c->batch_gates = NULL;
     c->batch_coalition = c->batch_run = NULL;
     c->rows_capacity = 0;
 }
 
-/* Networks and batch for runs of up to `longest` rows; kept from call to call. */
-static enum meed_status nets_ready(struct meed_coalition *c, int32_t longest)
+static enum meed_status nets_make(struct meed_coalition *c, int32_t rows, bool backward)
 {
-    int32_t rows = MEED_MAX(c->options.batch_tokens, longest);
-    if (c->rows_capacity >= rows) {
-        return MEED_OK;
-    }
-    nets_drop(c);
     bool merge = c->path == MEED_PATH_MERGE;
+    bool streamed = meed_coalition_streams(c);
     int32_t sequences = rows / 8 + 1;
     struct meed_net_options options = {
         .dtype = c->options.dtype,
         .base = c->options.base,
         .max_rows = merge ? 8 : rows, /* on the merge path the stack only lends its factors */
         .max_sequences = merge ? 1 : sequences,
-        .adapters = c->slots,
-        .adapter_count = c->slot_count,
+        .backward = !merge && backward,
+        .adapters = streamed ? NULL : c->slots,
+        .adapter_count = streamed ? 0 : c->slot_count,
     };
     MEED_TRY(meed_net_create(c->be, c->checkpoint, &options, &c->stack));
     if (merge) {
         options.max_rows = rows;
         options.max_sequences = sequences;
+        options.backward = backward;
         options.adapters = NULL;
         options.adapter_count = 0;
         MEED_TRY(meed_net_create(c->be, c->checkpoint, &options, &c->merged));
+    }
+    if (streamed) {
+        MEED_TRY(meed_net_dense_create(c->stack, c->slots, c->slot_count, &c->dense));
     }
     MEED_TRY(meed_batch_create(rows, sequences, &c->batch));
     c->logprob = meed_heap_alloc((size_t)rows, sizeof(float));
@@ -270,7 +272,22 @@ static enum meed_status nets_ready(struct meed_coalition *c, int32_t longest)
         return MEED_NOMEM;
     }
     c->rows_capacity = rows;
+    c->backward = backward;
     return MEED_OK;
+}
+
+enum meed_status meed_coalition_nets_ready(struct meed_coalition *c, int32_t longest, bool backward)
+{
+    int32_t rows = MEED_MAX(c->options.batch_tokens, longest);
+    if (c->rows_capacity >= rows && (c->backward || !backward)) {
+        return MEED_OK;
+    }
+    nets_drop(c);
+    enum meed_status st = nets_make(c, rows, backward);
+    if (st != MEED_OK) {
+        nets_drop(c);
+    }
+    return st;
 }
 
 /* --- scoring -------------------------------------------------------------------------------- */
@@ -334,6 +351,14 @@ static enum meed_status batch_flush(struct scoring *s)
     return MEED_OK;
 }
 
+static void gates_write(struct meed_coalition *c, const double *canonical, float *to)
+{
+    const double *gates = meed_coalition_gates(c, canonical);
+    for (int32_t slot = 0; slot < c->slot_count; slot++) {
+        to[slot] = (float)gates[slot];
+    }
+}
+
 /* Puts one run of one coalition into the batch, flushing first if it does not fit. */
 static enum meed_status pair_pack(struct scoring *s, int32_t coalition, int32_t run)
 {
@@ -346,8 +371,7 @@ static enum meed_status pair_pack(struct scoring *s, int32_t coalition, int32_t 
         if (meed_batch_add(c->batch, sequence, gate_set)) {
             if (opens) {
                 const double *members = s->distinct.canonical + (int64_t)coalition * c->count;
-                meed_coalition_gates(c, members,
-                                     c->batch_gates + (int64_t)gate_set * c->slot_count);
+                gates_write(c, members, c->batch_gates + (int64_t)gate_set * c->slot_count);
                 s->gate_sets++;
                 s->packed_for = coalition;
             }
@@ -361,14 +385,25 @@ static enum meed_status pair_pack(struct scoring *s, int32_t coalition, int32_t 
                      sequence->length);
 }
 
+/* The weights of a coalition, folded into the merged network. */
+static enum meed_status coalition_merge(struct meed_coalition *c, const double *canonical)
+{
+    if (!c->dense) {
+        gates_write(c, canonical, c->batch_gates);
+        return meed_net_merge(c->merged, c->stack, c->batch_gates);
+    }
+    meed_net_dense_zero(c->dense);
+    MEED_TRY(
+        meed_net_dense_add(c->dense, c->slots, meed_coalition_gates(c, canonical), c->slot_count));
+    return meed_net_dense_shift(c->merged, c->stack, c->dense, 1.0f);
+}
+
 static enum meed_status coalition_pack(struct scoring *s, int32_t coalition)
 {
     struct meed_coalition *c = s->c;
     if (c->path == MEED_PATH_MERGE) {
         MEED_TRY(batch_flush(s));
-        meed_coalition_gates(c, s->distinct.canonical + (int64_t)coalition * c->count,
-                             c->batch_gates);
-        MEED_TRY(meed_net_merge(c->merged, c->stack, c->batch_gates));
+        MEED_TRY(coalition_merge(c, s->distinct.canonical + (int64_t)coalition * c->count));
     }
     for (int32_t run = 0; run < s->runs.count; run++) {
         MEED_TRY(pair_pack(s, coalition, run));
@@ -376,8 +411,9 @@ static enum meed_status coalition_pack(struct scoring *s, int32_t coalition)
     return MEED_OK;
 }
 
-static enum meed_status sequences_check(const struct meed_model_config *config,
-                                        const struct meed_sequence *sequences, int32_t count)
+enum meed_status meed_coalition_check_sequences(const struct meed_model_config *config,
+                                                const struct meed_sequence *sequences,
+                                                int32_t count)
 {
     for (int32_t i = 0; i < count; i++) {
         if (sequences[i].length - 1 > config->max_positions) {
@@ -429,7 +465,8 @@ enum meed_status meed_coalition_score(struct meed_coalition *coalition, const do
     if (coalitions <= 0 || sequence_count <= 0) {
         return MEED_OK;
     }
-    MEED_TRY(sequences_check(&coalition->checkpoint->config, sequences, sequence_count));
+    MEED_TRY(
+        meed_coalition_check_sequences(&coalition->checkpoint->config, sequences, sequence_count));
     MEED_TRY_OUT(meed_coalition_runs_init(sequences, sequence_count, &s.runs));
     MEED_TRY_OUT(distinct_init(coalition, members, coalitions, &s.distinct));
     s.sums = meed_heap_alloc((size_t)s.distinct.count * (size_t)sequence_count, sizeof(double));
@@ -441,11 +478,7 @@ enum meed_status meed_coalition_score(struct meed_coalition *coalition, const do
     if (coalition->path == MEED_PATH_AUTO) {
         coalition->path = meed_coalition_path_of(coalition, s.runs.rows, s.distinct.count);
     }
-    st = nets_ready(coalition, s.runs.longest);
-    if (st != MEED_OK) {
-        nets_drop(coalition);
-        goto out;
-    }
+    MEED_TRY_OUT(meed_coalition_nets_ready(coalition, s.runs.longest, false));
     meed_batch_reset(coalition->batch);
     for (int32_t i = 0; i < s.distinct.count; i++) {
         MEED_TRY_OUT(coalition_pack(&s, i));

@@ -1,5 +1,6 @@
 /* The backward pass of Σ −weight·logprob, for two readers: the trainer, who wants the gradient of
- * the factors, and the valuation, who wants the gradient of the gates.
+ * the factors, and the valuation, who wants the gradient of the gates or, for more adapters than a
+ * stack holds, of the weights themselves (net_dense.h).
  *
  * `dsum` carries the gradient of the residual stream from the last layer to the first. Of a linear
  * y = [x | T]·[W | s∘B]ᵀ, one GEMM dy·[W | s∘B] gives dx and dT together; then either lora_grad
@@ -10,6 +11,7 @@
  * Below the lowest adapted group there is nothing to learn, so the pass ends there: that group's
  * own dx is not computed, only the R columns of dT.
  */
+#include "engine/net_dense.h"
 #include "engine/net_internal.h"
 
 #include "base/rng.h"
@@ -19,6 +21,8 @@ struct backward {
     const struct meed_net_pass *pass;
     float *gradients; /* flat, on the device; NULL when only the gates' are wanted */
     bool gates;
+    struct meed_net_dense *dense; /* gradient of the weights, += ; NULL: not wanted */
+    int64_t stop;                 /* the lowest group that anyone asks about */
 };
 
 /* y += x over count floats: lora_merge with one column of ones. */
@@ -76,6 +80,20 @@ static void factor_gradients(const struct backward *pass, const struct meed_net_
     }
 }
 
+/* dense += −dyᵀ·x: lora_grad's dB, with all of x for a tail. */
+static void weight_gradient(const struct backward *pass, int32_t layer, enum meed_group g,
+                            struct meed_mat dy)
+{
+    struct meed_mat sum = meed_net_dense_group(pass->dense, layer, g);
+    struct meed_mat x = meed_net_top(meed_net_group_at(pass->net, layer, g)->xt, dy.rows);
+    if (!sum.data) {
+        return;
+    }
+    struct meed_tail tail = {.a = meed_mat_view(sum.data, x.cols, 0, x.cols, x.dtype)};
+    struct meed_lora_slot slot = {.n_count = sum.rows, .r = x.cols, .scale = -1.0f, .db = sum.data};
+    pass->net->be->lora_grad(pass->net->be, dy, x, 0, &tail, &slot, 1, NULL, false, x);
+}
+
 /* Gradient of a group's input in dxt's first K columns; false where the pass ends. */
 static bool linear_backward(const struct backward *pass, int32_t layer, enum meed_group g,
                             struct meed_mat dy, struct meed_mat *dx)
@@ -85,15 +103,20 @@ static bool linear_backward(const struct backward *pass, int32_t layer, enum mee
     const struct meed_net_group *group = meed_net_group_at(net, layer, g);
     int64_t place = (int64_t)layer * MEED_GROUP_COUNT + (int64_t)g;
     int64_t width = group->k + group->r;
-    bool dx_wanted = place > net->stop;
+    bool dx_wanted = place > pass->stop;
     struct meed_mat dxt = meed_mat_view(net->dxt, dy.rows, width, width, net->options.dtype);
-    if (place < net->stop) {
+    if (place < pass->stop) {
         return false;
     }
+    if (pass->dense) {
+        weight_gradient(pass, layer, g, dy);
+    }
     int64_t begin = dx_wanted ? 0 : group->k;
-    struct meed_mat weight = meed_net_weight(net, group);
-    be->matmul(be, MEED_MATMUL_NN, dy, meed_mat_cols(weight, begin, width - begin), false,
-               meed_mat_cols(dxt, begin, width - begin));
+    if (begin < width) {
+        struct meed_mat weight = meed_net_weight(net, group);
+        be->matmul(be, MEED_MATMUL_NN, dy, meed_mat_cols(weight, begin, width - begin), false,
+                   meed_mat_cols(dxt, begin, width - begin));
+    }
     if (group->r > 0) {
         struct meed_tail tail = meed_net_tail(net, layer, g, pass->pass);
         struct meed_mat xt = meed_net_top(group->xt, dy.rows);
@@ -281,7 +304,7 @@ static void enqueue(const struct backward *back)
 {
     meed_net_run(back->net, back->pass);
     head_backward(back->net, back->pass->wanted);
-    if (back->gradients || back->gates) {
+    if (back->gradients || back->gates || back->dense) {
         stream_backward(back);
     }
 }
@@ -298,7 +321,7 @@ enum meed_status meed_net_load_batch(struct meed_net *net, const struct meed_bat
 
 void meed_net_enqueue_gradients(struct meed_net *net, float *gradients_dev)
 {
-    const struct backward back = {net, net->loaded, gradients_dev, false};
+    const struct backward back = {net, net->loaded, gradients_dev, false, NULL, net->stop};
     enqueue(&back);
 }
 
@@ -322,7 +345,7 @@ enum meed_status meed_net_backward(struct meed_net *net, const struct meed_batch
         pass.dropout = net->options.dropout;
         MEED_TRY(send_dropout_keys(net, step_key));
     }
-    const struct backward back = {net, &pass, gradients_dev, dgates != NULL};
+    const struct backward back = {net, &pass, gradients_dev, dgates != NULL, NULL, net->stop};
     if (dgates) {
         meed_net_dgates_zero(net);
     }
@@ -331,5 +354,33 @@ enum meed_status meed_net_backward(struct meed_net *net, const struct meed_batch
     if (dgates) {
         MEED_TRY(meed_net_dgates_collect(net, dgates));
     }
+    return be->sync(be);
+}
+
+enum meed_status meed_net_backward_dense(struct meed_net *net, const struct meed_batch *batch,
+                                         const float *weight, float *logprob,
+                                         struct meed_net_dense *dense)
+{
+    const struct meed_backend *be = net->be;
+    struct meed_net_pass pass;
+    if (!net->options.backward || net->options.adapter_count != 0 ||
+        net->options.dtype != MEED_DTYPE_F32 || net->options.base != MEED_BLOCK_NONE) {
+        return MEED_FAIL(MEED_ARG, "gradients of weights need an fp32 network without adapters, "
+                                   "created with backward");
+    }
+    MEED_TRY(load(net, batch, weight, &pass));
+    if (batch->loss_rows == 0) {
+        return MEED_OK;
+    }
+    struct backward back = {.net = net, .pass = &pass, .dense = dense};
+    int64_t places = (int64_t)net->config.layers * MEED_GROUP_COUNT;
+    while (back.stop < places &&
+           !meed_net_dense_group(dense, (int32_t)(back.stop / MEED_GROUP_COUNT),
+                                 (enum meed_group)(back.stop % MEED_GROUP_COUNT))
+                .data) {
+        back.stop++;
+    }
+    enqueue(&back);
+    MEED_TRY(be->copy_from(be, logprob, net->logprob, (size_t)batch->loss_rows * sizeof *logprob));
     return be->sync(be);
 }

@@ -239,5 +239,10 @@ MEED_MUST_CHECK enum meed_status meed_net_head_to_host(struct meed_net *net, int
 struct meed_tail meed_net_tail(const struct meed_net *net, int32_t layer, enum meed_group group,
                                const struct meed_net_pass *pass);
 
+/* net_dense.c: the matrix of one group, data NULL where the dense has none. */
+struct meed_net_dense;
+struct meed_mat meed_net_dense_group(const struct meed_net_dense *dense, int32_t layer,
+                                     enum meed_group group);
+
 MEED_END_C
 #endif

@@ -17,8 +17,6 @@
 #include <math.h>
 #include "base/buf.h"
 
-enum { NODES_DEFAULT = 2 };
-
 void meed_estimator_legendre(int32_t count, double *nodes, double *weights)
 {
     MEED_ASSERT(count >= 1 && count <= MEED_ESTIMATOR_MAX_NODES);
@@ -47,7 +45,7 @@ enum meed_status meed_aumann_shapley_run(const struct meed_game *game,
 {
     double nodes[MEED_ESTIMATOR_MAX_NODES];
     double weights[MEED_ESTIMATOR_MAX_NODES];
-    int32_t count = options->nodes ? options->nodes : NODES_DEFAULT;
+    int32_t count = meed_estimator_nodes(options, game->players);
     if (!game->gradient) {
         return MEED_FAIL(MEED_ARG, "this game has no derivative; its values need coalitions, by "
                                    "exact, permutation, owen or banzhaf");

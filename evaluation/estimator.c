@@ -32,6 +32,15 @@ enum meed_value_method meed_estimator_method(enum meed_value_method method, int3
     return players <= MEED_ESTIMATOR_AUTO_EXACT ? MEED_VALUE_EXACT : MEED_VALUE_GRADIENT;
 }
 
+int32_t meed_estimator_nodes(const struct meed_estimator_options *options, int32_t players)
+{
+    enum { DEFAULT_NODES = 2 };
+    if (meed_estimator_method(options->method, players) != MEED_VALUE_GRADIENT) {
+        return 0;
+    }
+    return options->nodes ? options->nodes : DEFAULT_NODES;
+}
+
 int32_t meed_estimator_coalitions(const struct meed_estimator_options *options, int32_t players)
 {
     enum { DEFAULT_DRAWS = 64 };

@@ -98,6 +98,9 @@ enum meed_value_method meed_estimator_method(enum meed_value_method method, int3
 /* Coalitions that a run will ask for, at most; decides the evaluation path once. */
 int32_t meed_estimator_coalitions(const struct meed_estimator_options *options, int32_t players);
 
+/* Nodes that gradient uses; 0 for other methods. */
+int32_t meed_estimator_nodes(const struct meed_estimator_options *options, int32_t players);
+
 /* Nodes and weights of Gauss and Legendre on [0, 1], rising; count 1 … 32. */
 void meed_estimator_legendre(int32_t count, double *nodes, double *weights);
 

@@ -7,6 +7,7 @@
  */
 #include "evaluation/utility.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/buf.h"
@@ -21,6 +22,7 @@ struct meed_utility {
     struct meed_utility_cache *cache;
     struct meed_utility_shard *shard; /* NULL: one process does all */
     int32_t players;
+    int32_t nodes; /* > 0: opened for derivatives */
     enum meed_coalition_path path;
     enum meed_block_format base;
     int32_t chunk; /* coalitions scored between two writes */
@@ -42,6 +44,14 @@ static enum meed_status adapter_mix(struct meed_sha256 *hash, const struct meed_
     return MEED_OK;
 }
 
+static const char *path_word(const struct meed_utility *u)
+{
+    if (meed_coalition_streams(u->coalition)) {
+        return "streamed merge";
+    }
+    return u->path == MEED_PATH_MERGE ? "merge" : "stack";
+}
+
 static enum meed_status context_hash(struct meed_utility *u, const struct meed_backend *be,
                                      const struct meed_checkpoint *checkpoint,
                                      const struct meed_adapter *global,
@@ -50,10 +60,9 @@ static enum meed_status context_hash(struct meed_utility *u, const struct meed_b
     struct meed_sha256 *hash = NULL;
     MEED_TRY(meed_sha256_create(&hash));
     char kind[160];
-    int length =
-        snprintf(kind, sizeof kind, "meed utility 1 %s %s %s %s base=%s players=%d", MEED_RELEASE,
-                 be->name, u->path == MEED_PATH_MERGE ? "merge" : "stack",
-                 meed_dtype_name(MEED_DTYPE_F32), meed_block_format_name(u->base), u->players);
+    int length = snprintf(kind, sizeof kind, "meed utility 1 %s %s %s %s base=%s players=%d",
+                          MEED_RELEASE, be->name, path_word(u), meed_dtype_name(MEED_DTYPE_F32),
+                          meed_block_format_name(u->base), u->players);
     meed_sha256_update(hash, kind, (size_t)length);
     meed_sha256_update(hash, checkpoint->hash, sizeof checkpoint->hash);
     meed_sha256_update(hash, u->benchmark->hash, sizeof u->benchmark->hash);
@@ -104,8 +113,7 @@ static enum meed_status identity_write(const struct meed_utility *u, const struc
         MEED_TRY(identity_adapter(text, "adapter", k, clients[k]));
     }
     return meed_buf_printf(text, "method %d coalitions\npath %s\nbase %s\ncontext %s\n", coalitions,
-                           u->path == MEED_PATH_MERGE ? "merge" : "stack",
-                           meed_block_format_name(u->base), context);
+                           path_word(u), meed_block_format_name(u->base), context);
 }
 
 static enum meed_status shard_open(struct meed_utility *u, const struct meed_backend *be,
@@ -146,9 +154,14 @@ static enum meed_status coalition_open(struct meed_utility *u, const struct meed
     };
     MEED_TRY(meed_coalition_create(be, checkpoint, global, clients, u->players, p, &made,
                                    &u->coalition));
-    u->path =
-        meed_coalition_path_of(u->coalition, u->benchmark->tokens, options->coalitions_expected);
-    if (made.path != u->path) {
+    u->nodes = options->nodes;
+    u->path = options->nodes > 0
+                  ? meed_coalition_slope_path(u->coalition, u->benchmark->tokens, options->nodes,
+                                              u->benchmark->axis_count * MEED_UTILITY_FOLDS)
+                  : meed_coalition_path_of(u->coalition, u->benchmark->tokens,
+                                           options->coalitions_expected);
+    made.streamed = options->nodes > 0 && u->path == MEED_PATH_MERGE;
+    if (made.path != u->path || made.streamed) {
         meed_coalition_destroy(u->coalition);
         u->coalition = NULL;
         made.path = u->path;
@@ -470,13 +483,179 @@ static bool utility_is_null(void *user, int32_t player)
     return meed_coalition_is_null(((const struct meed_utility *)user)->coalition, player);
 }
 
+static int32_t utility_twin_of(void *user, int32_t player)
+{
+    return meed_coalition_twin_of(((const struct meed_utility *)user)->coalition, player);
+}
+
+/* --- derivatives ------------------------------------------------------------------------------ */
+
+/* Item slopes from those of every sequence. */
+static enum meed_status gradient_by_gates(struct meed_utility *u, const double *nodes,
+                                          const double *weights, int32_t count, double *phi)
+{
+    const struct meed_benchmark *b = u->benchmark;
+    double *slopes =
+        meed_heap_alloc((size_t)b->sequence_count * (size_t)u->players, sizeof *slopes);
+    if (!slopes) {
+        return MEED_NOMEM;
+    }
+    enum meed_status st = meed_coalition_slopes(u->coalition, nodes, weights, count, b->sequences,
+                                                b->sequence_count, slopes, progress_relay, u);
+    for (int32_t i = 0; i < b->item_count && st == MEED_OK; i++) {
+        const struct meed_benchmark_item *item = &b->items[i];
+        const double *plus = slopes + (int64_t)item->plus * u->players;
+        const double *minus = item->minus >= 0 ? slopes + (int64_t)item->minus * u->players : NULL;
+        for (int32_t k = 0; k < u->players; k++) {
+            double slope = plus[k] / b->scored_tokens[item->plus];
+            slope -= minus ? minus[k] / b->scored_tokens[item->minus] : 0;
+            phi[(int64_t)k * b->item_count + i] = slope;
+        }
+    }
+    meed_heap_free(slopes);
+    return st;
+}
+
+/* The split of every axis into folds. */
+struct folds {
+    int32_t count[MEED_BENCHMARK_MAX_AXES];  /* folds of the axis */
+    double stretch[MEED_BENCHMARK_MAX_AXES]; /* of a fold's departure: see folds_init */
+    double share[MEED_BENCHMARK_MAX_AXES][MEED_UTILITY_FOLDS]; /* Σ coefficients of a fold */
+    int32_t *of_item;                                          /* [items] */
+    double *coefficients;                                      /* [1 + axes, items] */
+};
+
+static void folds_clear(struct folds *f)
+{
+    meed_heap_free(f->of_item);
+    meed_heap_free(f->coefficients);
+}
+
+/* With J folds of departure d_f from the axis value, random groups estimate the variance of the
+ * axis value as Σd²/(J(J−1)). The bootstrap finds Σ_h s²/(C²(m_h−1))·Σd²/J in items that depart by
+ * s·d_f, over categories h of m_h dialogues; s makes the two equal. */
+static enum meed_status folds_init(const struct meed_benchmark *b, struct folds *f)
+{
+    size_t items = (size_t)b->item_count;
+    f->of_item = meed_heap_alloc(items, sizeof *f->of_item);
+    f->coefficients = meed_heap_alloc(items * (size_t)(1 + b->axis_count), sizeof(double));
+    if (!f->of_item || !f->coefficients) {
+        return MEED_NOMEM;
+    }
+    meed_benchmark_coefficients(b, f->coefficients);
+    for (int32_t a = 0; a < b->axis_count; a++) {
+        const double *coefficients = f->coefficients + (size_t)(1 + a) * items;
+        int32_t members[MEED_BENCHMARK_MAX_CATEGORIES] = {0};
+        int32_t seen[MEED_BENCHMARK_MAX_CATEGORIES] = {0};
+        int32_t categories = 0, fewest = MEED_UTILITY_FOLDS;
+        for (int32_t i = 0; i < b->item_count; i++) {
+            members[b->items[i].category] += b->items[i].axis == a ? 1 : 0;
+        }
+        for (int32_t c = 0; c < b->category_count; c++) {
+            categories += members[c] > 0 ? 1 : 0;
+            fewest = members[c] > 0 ? MEED_MIN(fewest, members[c]) : fewest;
+        }
+        double spread = 0;
+        for (int32_t c = 0; c < b->category_count && fewest > 1; c++) {
+            spread +=
+                members[c] > 0 ? 1.0 / ((double)categories * categories * (members[c] - 1)) : 0;
+        }
+        f->count[a] = fewest;
+        f->stretch[a] = fewest > 1 ? sqrt(1 / ((fewest - 1) * spread)) : 0;
+        for (int32_t i = 0; i < b->item_count; i++) {
+            if (b->items[i].axis == a) {
+                f->of_item[i] = seen[b->items[i].category]++ % fewest;
+                f->share[a][f->of_item[i]] += coefficients[i];
+            }
+        }
+    }
+    return MEED_OK;
+}
+
+/* Weights of sequences in the axis value, fold by fold: rows [axes · FOLDS, sequences]. */
+static void fold_weights_fill(const struct meed_benchmark *b, const struct folds *f, double *rows)
+{
+    for (int32_t i = 0; i < b->item_count; i++) {
+        const struct meed_benchmark_item *item = &b->items[i];
+        double coefficient = f->coefficients[(int64_t)(1 + item->axis) * b->item_count + i];
+        double *row =
+            rows + (int64_t)(item->axis * MEED_UTILITY_FOLDS + f->of_item[i]) * b->sequence_count;
+        row[item->plus] += coefficient / b->scored_tokens[item->plus];
+        if (item->minus >= 0) {
+            row[item->minus] -= coefficient / b->scored_tokens[item->minus];
+        }
+    }
+}
+
+/* Pseudo-values of the items of one client: slopes [axes · FOLDS] apart by `players`. */
+static void pseudo_values_fill(const struct meed_benchmark *b, const struct folds *f,
+                               const double *slopes, int32_t players, double *phi)
+{
+    double value[MEED_BENCHMARK_MAX_AXES] = {0};
+    for (int32_t a = 0; a < b->axis_count; a++) {
+        for (int32_t fold = 0; fold < f->count[a]; fold++) {
+            value[a] += slopes[(int64_t)(a * MEED_UTILITY_FOLDS + fold) * players];
+        }
+    }
+    for (int32_t i = 0; i < b->item_count; i++) {
+        int32_t a = b->items[i].axis;
+        int32_t fold = f->of_item[i];
+        double of_fold = slopes[(int64_t)(a * MEED_UTILITY_FOLDS + fold) * players];
+        phi[i] = value[a] + f->stretch[a] * (of_fold / f->share[a][fold] - value[a]);
+    }
+}
+
+static enum meed_status gradient_by_projection(struct meed_utility *u, const double *nodes,
+                                               const double *weights, int32_t count, double *phi)
+{
+    enum meed_status st = MEED_OK;
+    const struct meed_benchmark *b = u->benchmark;
+    struct folds folds = {.of_item = NULL};
+    int32_t groups = b->axis_count * MEED_UTILITY_FOLDS;
+    double *rows = meed_heap_alloc((size_t)groups * (size_t)b->sequence_count, sizeof *rows);
+    double *slopes = meed_heap_alloc((size_t)groups * (size_t)u->players, sizeof *slopes);
+    if (!rows || !slopes) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    MEED_TRY_OUT(folds_init(b, &folds));
+    fold_weights_fill(b, &folds, rows);
+    MEED_TRY_OUT(meed_coalition_project(u->coalition, nodes, weights, count, b->sequences,
+                                        b->sequence_count, rows, groups, slopes, progress_relay,
+                                        u));
+    for (int32_t k = 0; k < u->players; k++) {
+        pseudo_values_fill(b, &folds, slopes + k, u->players, phi + (int64_t)k * b->item_count);
+    }
+out:
+    folds_clear(&folds);
+    meed_heap_free(rows);
+    meed_heap_free(slopes);
+    return st;
+}
+
+static enum meed_status utility_gradient(void *user, const double *nodes, const double *weights,
+                                         int32_t count, double *phi)
+{
+    struct meed_utility *u = user;
+    int64_t start_ns = meed_clock_monotonic_ns();
+    u->rows_before = 0;
+    u->rows_total = count * u->benchmark->tokens;
+    MEED_TRY(u->path == MEED_PATH_MERGE ? gradient_by_projection(u, nodes, weights, count, phi)
+                                        : gradient_by_gates(u, nodes, weights, count, phi));
+    u->report.seconds += meed_clock_seconds_since(start_ns);
+    u->report.tokens += count * u->benchmark->tokens;
+    return MEED_OK;
+}
+
 struct meed_game meed_utility_game(struct meed_utility *utility)
 {
     return (struct meed_game){.user = utility,
                               .players = utility->players,
                               .items = utility->benchmark->item_count,
                               .evaluate = utility_evaluate,
-                              .is_null = utility_is_null};
+                              .is_null = utility_is_null,
+                              .twin_of = utility_twin_of,
+                              .gradient = utility->nodes > 0 ? utility_gradient : NULL};
 }
 
 struct meed_utility_report meed_utility_report_of(const struct meed_utility *utility)

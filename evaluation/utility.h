@@ -5,6 +5,13 @@
  * writes to it in batches. Utilities found on disk and utilities computed are the same bits, since
  * the context that names them fixes path, dtype and instruction set.
  *
+ * The derivative is per dialogue where gates yield it. Where clients are too many for a stack, one
+ * gradient of the weights stands for many dialogues: each axis is split into folds (every
+ * MEED_UTILITY_FOLDS-th dialogue of each category), and an item carries the pseudo-value of its
+ * fold. Axis values are then exact, and the spread of items over a bootstrap of dialogues is that
+ * of random groups (Quenouille 1956; Wolter 2007, ch. 2): right in expectation, with as many
+ * degrees of freedom as folds less one. Single items mean nothing there.
+ *
  * A valuation may also be scored by many processes, each a fixed share of the distinct coalitions
  * (every N-th, since all cost the same), and read together by a merge (utility_shard.h). A merge
  * scores nothing: what is missing is an error that names the shard to run.
@@ -21,11 +28,14 @@ MEED_BEGIN_C
 
 struct meed_utility;
 
+enum { MEED_UTILITY_FOLDS = 8 };
+
 struct meed_utility_options {
     enum meed_coalition_path path;
     enum meed_block_format base; /* of the frozen weights (net.h); NONE for a value of record */
     int32_t batch_tokens;
     int32_t coalitions_expected; /* how many the estimator will ask for: decides AUTO once */
+    int32_t nodes;               /* > 0: it asks for derivatives at so many nodes instead */
     const char *cache_path;      /* NULL: none */
     struct meed_utility_shard_options shard; /* its folder stands in for the cache */
     meed_coalition_progress_fn progress;

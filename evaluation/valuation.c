@@ -349,6 +349,7 @@ static struct meed_utility_options utility_options_of(const struct meed_valuatio
         .base = options->base,
         .batch_tokens = options->batch_tokens,
         .coalitions_expected = meed_estimator_coalitions(&estimator, players),
+        .nodes = meed_estimator_nodes(&estimator, players),
         .cache_path = options->cache_path,
         .shard = options->shard,
         .progress = options->progress,
