@@ -23,6 +23,7 @@
 #include "cli/commands.h"
 #include "cli/score_session.h"
 #include "cli/stop_signal.h"
+#include "cli/value_pairs.h"
 #include "evaluation/valuation.h"
 
 enum { ID_BYTES = 64, BAR_CELLS = 12 };
@@ -56,6 +57,10 @@ enum {
     KEY_STATE,
     KEY_MERGE,
     KEY_BASE,
+    KEY_PRECISION,
+    KEY_EVALUATIONS,
+    KEY_TRUNCATE,
+    KEY_NODES,
 };
 
 static const struct argp_option option_rows[] = {
@@ -63,7 +68,17 @@ static const struct argp_option option_rows[] = {
     {"benchmark", 'b', "FILE", 0, "dialogues: Meed JSONL or MT-Bench-101", 1},
     {"adapters", 'a', "DIR", 0, "the adapters to price: PEFT folders of any ranks and targets", 1},
     {"global", 'g', "DIR", 0, "the adapter they started from (default: the plain base)", 1},
-    {"method", KEY_METHOD, "WORD", 0, "exact (Shapley, 2^n coalitions) or loo (default: exact)", 2},
+    {"method", KEY_METHOD, "WORD", 0,
+     "exact (Shapley, all 2^n coalitions, 16 adapters at most), loo, permutation, owen, banzhaf, "
+     "gradient (any number) or auto (default: exact)",
+     2},
+    {"precision", KEY_PRECISION, "X", 0,
+     "sampling stops once no value's standard error is above X (default: go to the budget)", 2},
+    {"budget-evals", KEY_EVALUATIONS, "N", 0,
+     "coalitions that sampling may score (default: 64 draws)", 2},
+    {"truncate", KEY_TRUNCATE, "X", 0,
+     "end an order of permutation this close to all adapters' value (default: never)", 2},
+    {"nodes", KEY_NODES, "N", 0, "of gradient, 1 to 32 (default: 2)", 2},
     {"budget", 'n', "N", 0, "credits to share", 2},
     {"rule", KEY_RULE, "WORD", 0, "shrunk or proportional (default: shrunk)", 2},
     {"guard-z", KEY_GUARD_Z, "X", 0, "standard errors below 0 that exclude (default: 2.576)", 2},
@@ -92,7 +107,7 @@ static const char documentation[] =
     "  meed value --model M --benchmark B.jsonl --adapters round/* --global G \\\n"
     "      --budget 1000 --cache u.db\n"
     "  meed value --model M --benchmark mtbench101.jsonl --adapters A B \\\n"
-    "      --budget 1000 --method loo\n"
+    "      --budget 1000 --method gradient\n"
     "  meed value --model M --benchmark B.jsonl --adapters A B --base nf4 \\\n"
     "      --budget 1000                # on the stack path\n"
     "  meed value --model M --benchmark B.jsonl --adapters round/* \\\n"
@@ -120,6 +135,7 @@ static error_t word_parse(struct options *options, const char *name, const char 
 
 static const char *const rule_words[] = {"shrunk", "proportional"};
 static const char *const path_words[] = {"auto", "stack", "merge"};
+static const char *const stop_words[] = {"complete", "precision", "budget"};
 static const char *const status_words[] = {"paid", "unpaid", "excluded"};
 
 static error_t number_parse(struct options *options, const char *name, const char *text,
@@ -179,6 +195,17 @@ static error_t choice_parse(int key, const char *text, struct options *options)
     } else if (key == KEY_SHARD) {
         options->status = shard_parse(text, &v->shard);
         failed = options->status == MEED_OK ? 0 : EINVAL;
+    } else if (key == KEY_PRECISION) {
+        options->status = meed_parse_f64("--precision", text, 0, 1e6, &v->precision);
+        failed = options->status == MEED_OK ? 0 : EINVAL;
+    } else if (key == KEY_TRUNCATE) {
+        options->status = meed_parse_f64("--truncate", text, 0, 1e6, &v->truncation);
+        failed = options->status == MEED_OK ? 0 : EINVAL;
+    } else if (key == KEY_EVALUATIONS) {
+        failed = number_parse(options, "--budget-evals", text, 3, 1 << 30, &v->evaluations);
+    } else if (key == KEY_NODES) {
+        failed = number_parse(options, "--nodes", text, 1, MEED_ESTIMATOR_MAX_NODES, &number);
+        v->nodes = (int32_t)number;
     } else if (key == KEY_GUARD_Z) {
         options->status = meed_parse_f64("--guard-z", text, 0, 1e6, &v->guard_z);
         failed = options->status == MEED_OK ? 0 : EINVAL;
@@ -252,6 +279,8 @@ struct job {
     char (*ids)[ID_BYTES];          /* [adapter_count] */
     double *weights;                /* [adapter_count] */
     struct meed_valuation *valuation;
+    struct meed_value_pairs pairs;
+    const char **names;                /* [adapter_count]: ids once more */
     const volatile sig_atomic_t *stop; /* of a shard */
 };
 
@@ -314,11 +343,11 @@ static json_t *clients_json(const struct job *job)
                 axes, b->axes[a].name,
                 json_pack("{s:f, s:f}", "phi", client->axis_phi[a], "se", client->axis_se[a]));
         }
-        json_array_append_new(rows, json_pack("{s:s, s:f, s:f, s:I, s:s, s:s, s:o}", "id",
-                                              job->ids[k], "phi", client->phi, "se", client->se,
-                                              "share", (json_int_t)client->share, "status",
-                                              status_words[client->status], "reason",
-                                              client->reason, "axes", axes));
+        json_array_append_new(
+            rows, json_pack("{s:s, s:f, s:f, s:f, s:I, s:s, s:s, s:o}", "id", job->ids[k], "phi",
+                            client->phi, "se", client->se, "sampling_se", client->sampling_se,
+                            "share", (json_int_t)client->share, "status",
+                            status_words[client->status], "reason", client->reason, "axes", axes));
     }
     return rows;
 }
@@ -334,13 +363,16 @@ static enum meed_status json_write(const struct job *job)
     meed_sha256_hex(job->session.checkpoint->hash, model);
     meed_sha256_hex(job->session.benchmark->hash, benchmark);
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o}",
-        "method", meed_estimator_name(v->method), "rule", rule_words[o->rule], "budget",
-        (json_int_t)o->budget, "paid", (json_int_t)v->paid, "residual", v->residual, "value_empty",
-        v->value_empty, "value_full", v->value_full, "path", path_words[v->path], "model", model,
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:I, "
+        "s:o, s:o, s:o}",
+        "method", meed_estimator_name(v->method), "stop", stop_words[v->stop], "rule",
+        rule_words[o->rule], "budget", (json_int_t)o->budget, "paid", (json_int_t)v->paid, "draws",
+        (json_int_t)v->draws, "residual", v->residual, "value_empty", v->value_empty, "value_full",
+        v->value_full, "value_kept", v->value_kept, "path", path_words[v->path], "model", model,
         "benchmark", benchmark, "utilities", utilities, "note", v->note, "evaluations",
         (json_int_t)v->evaluations, "tokens", (json_int_t)v->tokens, "clients", clients_json(job),
-        "coalitions", coalitions_json(job));
+        "pairs", meed_value_pairs_json(&job->pairs, job->names), "coalitions",
+        coalitions_json(job));
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     if (!text) {
@@ -376,6 +408,15 @@ static void table_header(const struct job *job, int id_columns)
     printf("  status    %*s  why\n", BAR_CELLS, "");
 }
 
+static double largest_error(const struct meed_valuation *v)
+{
+    double largest = 0;
+    for (int32_t k = 0; k < v->players; k++) {
+        largest = fmax(largest, v->clients[k].sampling_se);
+    }
+    return largest;
+}
+
 static void table_print(const struct job *job)
 {
     const struct meed_benchmark *b = job->session.benchmark;
@@ -409,9 +450,14 @@ static void table_print(const struct job *job)
            " scored by %s, %" PRId64 " tokens in %.1f s\n",
            v->paid, job->options->valuation.budget, v->coalition_count, v->evaluations,
            path_words[v->path], v->tokens, v->seconds);
+    if (v->draws > 0) {
+        printf("%s: %" PRId64 " draws, stopped by %s; largest sampling error %.1e\n",
+               meed_estimator_name(v->method), v->draws, stop_words[v->stop], largest_error(v));
+    }
     if (v->note[0]) {
         printf("%s\n", v->note);
     }
+    meed_value_pairs_print(&job->pairs, job->names);
 }
 
 /* --- the run -------------------------------------------------------------------------------- */
@@ -460,6 +506,7 @@ static enum meed_status job_run(struct job *job)
         MEED_TRY(meed_adapter_load(options->adapters[k], config, &job->adapters[k]));
         job->weights[k] = 1.0 / options->adapter_count;
         id_make(job, k);
+        job->names[k] = job->ids[k];
     }
     valuation.progress = meed_score_session_progress;
     valuation.progress_user = &job->session;
@@ -474,6 +521,9 @@ static enum meed_status job_run(struct job *job)
                            options->adapter_count, job->weights, &valuation, &job->valuation);
     meed_progress_finish(&job->session.progress);
     MEED_TRY(st);
+    MEED_TRY(meed_value_pairs_make(job->valuation, job->global,
+                                   (const struct meed_adapter *const *)job->adapters,
+                                   job->session.pool, &job->pairs));
     table_print(job);
     return options->json ? json_write(job) : MEED_OK;
 }
@@ -522,7 +572,8 @@ enum meed_status meed_cmd_value(int argc, char **argv)
     job.adapters = meed_heap_alloc(count, sizeof *job.adapters);
     job.ids = meed_heap_alloc(count, sizeof *job.ids);
     job.weights = meed_heap_alloc(count, sizeof *job.weights);
-    if (!job.adapters || !job.ids || !job.weights) {
+    job.names = meed_heap_alloc(count, sizeof *job.names);
+    if (!job.adapters || !job.ids || !job.weights || !job.names) {
         st = MEED_NOMEM;
         goto out;
     }
@@ -535,6 +586,8 @@ out:
     meed_heap_free(job.adapters);
     meed_heap_free(job.ids);
     meed_heap_free(job.weights);
+    meed_heap_free((void *)job.names);
+    meed_value_pairs_clear(&job.pairs);
     meed_heap_free((void *)options.adapters);
     meed_adapter_destroy(job.global);
     meed_score_session_close(&job.session);

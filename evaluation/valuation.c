@@ -285,12 +285,10 @@ out:
     return st;
 }
 
-/* Value of those who are not excluded: from the table, or one coalition more. A merge of shards
- * scores nothing; leave-one-out there has no such coalition and says v(N). */
+/* Value of those who are not excluded: from the table where there is one (leave-one-out knows it
+ * only if nobody, or one, is excluded, and else says v(N)), otherwise one coalition more. */
 static enum meed_status kept_fill(const struct meed_game *game,
-                                  const struct meed_benchmark *benchmark,
-                                  const struct meed_valuation_options *options,
-                                  struct meed_valuation *v)
+                                  const struct meed_benchmark *benchmark, struct meed_valuation *v)
 {
     enum meed_status st = MEED_OK;
     uint32_t mask = 0;
@@ -317,7 +315,7 @@ static enum meed_status kept_fill(const struct meed_game *game,
             goto out;
         }
     }
-    if (!options->shard.folder) {
+    if (v->coalition_count == 0) {
         MEED_TRY_OUT(game->evaluate(game->user, members, 1, utilities));
         v->value_kept = meed_benchmark_value(benchmark, utilities, NULL);
     }
@@ -417,7 +415,7 @@ meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *
     values_fill(benchmark, estimate, made);
     MEED_TRY_OUT(errors_fill(benchmark, estimate, options, made));
     MEED_TRY_OUT(pay(benchmark, estimate, options, made));
-    MEED_TRY_OUT(kept_fill(&game, benchmark, options, made));
+    MEED_TRY_OUT(kept_fill(&game, benchmark, made));
     struct meed_utility_report report = meed_utility_report_of(utility);
     made->evaluations = report.evaluations;
     made->seconds = report.seconds;

@@ -124,6 +124,15 @@ static double module_product(tile_multiply_fn kernel, const struct meed_adapter_
     return sum * (double)x->scale * (double)y->scale;
 }
 
+/* Modules are sorted by layer and projection; one that only one adapter has meets a zero. */
+static int module_order(const struct meed_adapter_module *x, const struct meed_adapter_module *y)
+{
+    if (x->layer != y->layer) {
+        return x->layer < y->layer ? -1 : 1;
+    }
+    return x->proj == y->proj ? 0 : x->proj < y->proj ? -1 : 1;
+}
+
 static void pairs_run(void *user, int64_t begin, int64_t end, int worker_idx)
 {
     (void)worker_idx;
@@ -131,10 +140,14 @@ static void pairs_run(void *user, int64_t begin, int64_t end, int worker_idx)
     tile_multiply_fn kernel = best_multiply();
     for (int64_t p = begin; p < end; p++) {
         const struct meed_adapter *x = pairs[p].x, *y = pairs[p].y;
-        MEED_ASSERT(x->module_count == y->module_count);
         pairs[p].product = 0.0;
-        for (int32_t m = 0; m < x->module_count; m++) {
-            pairs[p].product += module_product(kernel, &x->modules[m], &y->modules[m]);
+        for (int32_t i = 0, j = 0; i < x->module_count && j < y->module_count;) {
+            int order = module_order(&x->modules[i], &y->modules[j]);
+            if (order == 0) {
+                pairs[p].product += module_product(kernel, &x->modules[i], &y->modules[j]);
+            }
+            i += order <= 0 ? 1 : 0;
+            j += order >= 0 ? 1 : 0;
         }
     }
 }

@@ -12,7 +12,7 @@
 #include "engine/adapter.h"
 
 struct meed_adapter_pair {
-    const struct meed_adapter *x, *y; /* the same modules in the same order; ranks may differ */
+    const struct meed_adapter *x, *y; /* of one model; ranks and modules may differ */
     double product;                   /* out */
 };
 
