@@ -15,6 +15,7 @@ static const struct {
     {"lora", meed_suite_lora, false},
     {"train", meed_suite_train, false},
     {"coalitions", meed_suite_coalitions, false},
+    {"values", meed_suite_values, false},
     {"generate", meed_suite_generate, false},
     {"codec", meed_suite_codec, true},
     {"rpc", meed_suite_rpc, true},
@@ -53,8 +54,8 @@ static enum meed_status run(int argc, char **argv)
     }
     if (!found) {
         st = MEED_FAIL(MEED_ARG,
-                       "no suite \"%.32s\": kernels, lora, train, coalitions, generate, codec, "
-                       "rpc, ranks, all, all-device",
+                       "no suite \"%.32s\": kernels, lora, train, coalitions, values, generate, "
+                       "codec, rpc, ranks, all, all-device",
                        wanted);
     } else if (json) {
         st = meed_bench_write_json(json, machine.be->name);

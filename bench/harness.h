@@ -56,6 +56,7 @@ enum meed_status meed_suite_kernels(struct meed_bench_machine *machine);
 enum meed_status meed_suite_lora(struct meed_bench_machine *machine);
 enum meed_status meed_suite_train(struct meed_bench_machine *machine);
 enum meed_status meed_suite_coalitions(struct meed_bench_machine *machine);
+enum meed_status meed_suite_values(struct meed_bench_machine *machine);
 enum meed_status meed_suite_generate(struct meed_bench_machine *machine);
 enum meed_status meed_suite_codec(struct meed_bench_machine *machine);
 enum meed_status meed_suite_rpc(struct meed_bench_machine *machine);

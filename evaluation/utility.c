@@ -2,8 +2,8 @@
  *
  * A batch of coalitions between two writes to the cache is as many as fill CHUNK_BATCHES forwards:
  * enough that the last, half-empty forward of a chunk does not matter, few enough that a killed
- * process loses seconds. Coalitions that are not plain sets (fractional members) have no mask and
- * pass the cache by.
+ * process loses seconds. Coalitions that are not plain sets of up to 16 players have no mask; the
+ * cache knows them by the hash of their members, shards do not know them.
  */
 #include "evaluation/utility.h"
 
@@ -192,7 +192,7 @@ meed_utility_create(const struct meed_backend *be, const struct meed_checkpoint 
     made->chunk = (int32_t)MEED_MIN(chunk, 4096);
     MEED_TRY_OUT(coalition_open(made, be, checkpoint, global, clients, p, options));
     MEED_TRY_OUT(context_hash(made, be, checkpoint, global, clients, p));
-    if (options->cache_path && !options->shard.folder && players <= MAX_MASK_PLAYERS) {
+    if (options->cache_path && !options->shard.folder) {
         MEED_TRY_OUT(meed_utility_cache_open(options->cache_path, made->context,
                                              benchmark->item_count, &made->cache));
     }
@@ -260,6 +260,21 @@ static bool request_mask(const struct request *r, int32_t idx, uint32_t *mask)
     return true;
 }
 
+static enum meed_status request_key(const struct request *r, int32_t idx,
+                                    struct meed_utility_key *key)
+{
+    struct meed_sha256 *hash = NULL;
+    key->hashed = !request_mask(r, idx, &key->mask);
+    if (!key->hashed) {
+        return MEED_OK;
+    }
+    size_t players = (size_t)r->utility->players;
+    MEED_TRY(meed_sha256_create(&hash));
+    meed_sha256_update(hash, r->canonical + (size_t)idx * players, players * sizeof(double));
+    meed_sha256_final(hash, key->hash);
+    return MEED_OK;
+}
+
 static enum meed_status request_init(struct request *r, const double *members)
 {
     const struct meed_utility *u = r->utility;
@@ -320,15 +335,16 @@ static enum meed_status request_look_up(struct request *r)
         MEED_TRY(meed_utility_shard_each(u->shard, row_take, r));
     }
     for (int32_t i = 0; i < r->coalitions; i++) {
-        uint32_t mask;
         if (r->same[i] != i) {
             continue;
         }
         bool own = !u->shard || meed_utility_shard_merges(u->shard) ||
                    meed_utility_shard_owns(u->shard, ordinal);
         ordinal++;
-        if (u->cache && request_mask(r, i, &mask)) {
-            MEED_TRY(meed_utility_cache_get(u->cache, mask, request_row(r, i), &r->found[i]));
+        if (u->cache) {
+            struct meed_utility_key key;
+            MEED_TRY(request_key(r, i, &key));
+            MEED_TRY(meed_utility_cache_get(u->cache, &key, request_row(r, i), &r->found[i]));
         }
         if (!r->found[i] && own) {
             r->open[r->open_count++] = i;
@@ -368,10 +384,11 @@ static enum meed_status missing_fail(const struct request *r)
 
 /* Scratch of one chunk, packed row by row. */
 struct chunk {
-    double *members;   /* [chunk, players] */
-    double *sums;      /* [chunk, sequences] */
-    double *utilities; /* [chunk, items] */
-    uint32_t *masks;   /* [chunk] */
+    double *members;               /* [chunk, players] */
+    double *sums;                  /* [chunk, sequences] */
+    double *utilities;             /* [chunk, items] */
+    uint32_t *masks;               /* [chunk]: for shards */
+    struct meed_utility_key *keys; /* [chunk]: for the cache */
 };
 
 static void chunk_clear(struct chunk *chunk)
@@ -380,6 +397,7 @@ static void chunk_clear(struct chunk *chunk)
     meed_heap_free(chunk->sums);
     meed_heap_free(chunk->utilities);
     meed_heap_free(chunk->masks);
+    meed_heap_free(chunk->keys);
 }
 
 static enum meed_status chunk_init(struct chunk *chunk, const struct meed_utility *u)
@@ -389,19 +407,23 @@ static enum meed_status chunk_init(struct chunk *chunk, const struct meed_utilit
     chunk->sums = meed_heap_alloc(rows * (size_t)u->benchmark->sequence_count, sizeof(double));
     chunk->utilities = meed_heap_alloc(rows * (size_t)u->benchmark->item_count, sizeof(double));
     chunk->masks = meed_heap_alloc(rows, sizeof(uint32_t));
-    return chunk->members && chunk->sums && chunk->utilities && chunk->masks ? MEED_OK : MEED_NOMEM;
+    chunk->keys = meed_heap_alloc(rows, sizeof *chunk->keys);
+    bool got = chunk->members && chunk->sums && chunk->utilities && chunk->masks && chunk->keys;
+    return got ? MEED_OK : MEED_NOMEM;
 }
 
 static enum meed_status chunk_score(struct meed_utility *u, const struct request *r,
                                     struct chunk *chunk, int32_t begin, int32_t count)
 {
     const struct meed_benchmark *b = u->benchmark;
-    bool cacheable = u->cache || u->shard;
+    bool masked = true;
     for (int32_t i = 0; i < count; i++) {
         int32_t idx = r->open[begin + i];
         memcpy(chunk->members + (int64_t)i * u->players, r->canonical + (int64_t)idx * u->players,
                (size_t)u->players * sizeof(double));
-        cacheable = request_mask(r, idx, &chunk->masks[i]) && cacheable;
+        MEED_TRY(request_key(r, idx, &chunk->keys[i]));
+        chunk->masks[i] = chunk->keys[i].mask;
+        masked = masked && !chunk->keys[i].hashed;
     }
     int64_t start_ns = meed_clock_monotonic_ns();
     MEED_TRY(meed_coalition_score(u->coalition, chunk->members, count, b->sequences,
@@ -417,10 +439,10 @@ static enum meed_status chunk_score(struct meed_utility *u, const struct request
             memcpy(request_row(r, r->open[begin + i]), row, (size_t)b->item_count * sizeof *row);
         }
     }
-    if (u->cache && cacheable) {
-        MEED_TRY(meed_utility_cache_put(u->cache, chunk->masks, count, chunk->utilities));
+    if (u->cache) {
+        MEED_TRY(meed_utility_cache_put(u->cache, chunk->keys, count, chunk->utilities));
     }
-    return u->shard && cacheable
+    return u->shard && masked
                ? meed_utility_shard_put(u->shard, chunk->masks, count, chunk->utilities)
                : MEED_OK;
 }
@@ -429,7 +451,7 @@ static enum meed_status request_score(struct request *r)
 {
     enum meed_status st = MEED_OK;
     struct meed_utility *u = r->utility;
-    struct chunk chunk = {NULL, NULL, NULL, NULL};
+    struct chunk chunk = {.members = NULL};
     MEED_TRY_OUT(chunk_init(&chunk, u));
     u->rows_before = 0;
     u->rows_total = r->open_count * u->benchmark->tokens;

@@ -125,29 +125,35 @@ void meed_utility_cache_close(struct meed_utility_cache *cache)
     }
 }
 
-static enum meed_status checksum_of(const struct meed_utility_cache *cache, uint32_t members,
-                                    const double *utilities, uint8_t digest[MEED_SHA256_BYTES])
+static enum meed_status checksum_of(const struct meed_utility_cache *cache,
+                                    const struct meed_utility_key *key, const double *utilities,
+                                    uint8_t digest[MEED_SHA256_BYTES])
 {
     struct meed_sha256 *hash = NULL;
     MEED_TRY(meed_sha256_create(&hash));
     meed_sha256_update(hash, cache->context, sizeof cache->context);
-    meed_sha256_update(hash, &members, sizeof members);
+    meed_sha256_update(hash, key->hashed ? (const void *)key->hash : &key->mask,
+                       key->hashed ? sizeof key->hash : sizeof key->mask);
     meed_sha256_update(hash, utilities, (size_t)cache->items * sizeof *utilities);
     meed_sha256_final(hash, digest);
     return MEED_OK;
 }
 
 static bool key_bind(const struct meed_utility_cache *cache, sqlite3_stmt *statement,
-                     uint32_t members)
+                     const struct meed_utility_key *key)
 {
-    return sqlite3_bind_blob(statement, 1, cache->context, sizeof cache->context, SQLITE_STATIC) ==
-               SQLITE_OK &&
-           sqlite3_bind_int64(statement, 2, members) == SQLITE_OK;
+    int code = key->hashed
+                   ? sqlite3_bind_blob(statement, 2, key->hash, sizeof key->hash, SQLITE_STATIC)
+                   : sqlite3_bind_int64(statement, 2, key->mask);
+    return code == SQLITE_OK &&
+           sqlite3_bind_blob(statement, 1, cache->context, sizeof cache->context, SQLITE_STATIC) ==
+               SQLITE_OK;
 }
 
 /* Copies the selected row out and says whether it is what was written. */
-static enum meed_status row_read(struct meed_utility_cache *cache, uint32_t members,
-                                 double *utilities, bool *intact)
+static enum meed_status row_read(struct meed_utility_cache *cache,
+                                 const struct meed_utility_key *key, double *utilities,
+                                 bool *intact)
 {
     int bytes = (int)((size_t)cache->items * sizeof *utilities);
     uint8_t digest[MEED_SHA256_BYTES];
@@ -161,7 +167,7 @@ static enum meed_status row_read(struct meed_utility_cache *cache, uint32_t memb
         return MEED_NOMEM;
     }
     memcpy(copy, sqlite3_column_blob(cache->select, 0), (size_t)bytes);
-    enum meed_status st = checksum_of(cache, members, copy, digest);
+    enum meed_status st = checksum_of(cache, key, copy, digest);
     if (st == MEED_OK) {
         *intact = memcmp(digest, sqlite3_column_blob(cache->select, 1), sizeof digest) == 0;
     }
@@ -172,15 +178,16 @@ static enum meed_status row_read(struct meed_utility_cache *cache, uint32_t memb
     return st;
 }
 
-enum meed_status meed_utility_cache_get(struct meed_utility_cache *cache, uint32_t members,
-                                        double *utilities, bool *found)
+enum meed_status meed_utility_cache_get(struct meed_utility_cache *cache,
+                                        const struct meed_utility_key *key, double *utilities,
+                                        bool *found)
 {
     enum meed_status st = MEED_OK;
     bool intact = false;
     sqlite3_reset(cache->select);
-    int code = key_bind(cache, cache->select, members) ? sqlite3_step(cache->select) : SQLITE_ERROR;
+    int code = key_bind(cache, cache->select, key) ? sqlite3_step(cache->select) : SQLITE_ERROR;
     if (code == SQLITE_ROW) {
-        st = row_read(cache, members, utilities, &intact);
+        st = row_read(cache, key, utilities, &intact);
     } else if (code != SQLITE_DONE) {
         st = sqlite_failed(cache, "read");
     }
@@ -189,9 +196,9 @@ enum meed_status meed_utility_cache_get(struct meed_utility_cache *cache, uint32
         MEED_LOG_WARN("evaluation",
                       "a cached utility fails its checksum and is computed again "
                       "(members=0x%x)",
-                      members);
+                      key->hashed ? 0 : key->mask);
         bool dropped =
-            key_bind(cache, cache->drop, members) && sqlite3_step(cache->drop) == SQLITE_DONE;
+            key_bind(cache, cache->drop, key) && sqlite3_step(cache->drop) == SQLITE_DONE;
         sqlite3_reset(cache->drop);
         st = dropped ? MEED_OK : sqlite_failed(cache, "repair");
     }
@@ -201,15 +208,15 @@ enum meed_status meed_utility_cache_get(struct meed_utility_cache *cache, uint32
     return st;
 }
 
-static enum meed_status row_write(struct meed_utility_cache *cache, uint32_t members,
-                                  const double *utilities)
+static enum meed_status row_write(struct meed_utility_cache *cache,
+                                  const struct meed_utility_key *key, const double *utilities)
 {
     uint8_t digest[MEED_SHA256_BYTES];
-    MEED_TRY(checksum_of(cache, members, utilities, digest));
+    MEED_TRY(checksum_of(cache, key, utilities, digest));
     sqlite3_stmt *insert = cache->insert;
     int bytes = (int)((size_t)cache->items * sizeof *utilities);
     bool written =
-        key_bind(cache, insert, members) &&
+        key_bind(cache, insert, key) &&
         sqlite3_bind_blob(insert, 3, utilities, bytes, SQLITE_STATIC) == SQLITE_OK &&
         sqlite3_bind_blob(insert, 4, digest, sizeof digest, SQLITE_STATIC) == SQLITE_OK &&
         sqlite3_step(insert) == SQLITE_DONE;
@@ -219,13 +226,14 @@ static enum meed_status row_write(struct meed_utility_cache *cache, uint32_t mem
     return st;
 }
 
-enum meed_status meed_utility_cache_put(struct meed_utility_cache *cache, const uint32_t *members,
-                                        int32_t count, const double *utilities)
+enum meed_status meed_utility_cache_put(struct meed_utility_cache *cache,
+                                        const struct meed_utility_key *keys, int32_t count,
+                                        const double *utilities)
 {
     enum meed_status st = MEED_OK;
     MEED_TRY(run(cache, "BEGIN IMMEDIATE", "write"));
     for (int32_t i = 0; i < count && st == MEED_OK; i++) {
-        st = row_write(cache, members[i], utilities + (int64_t)i * cache->items);
+        st = row_write(cache, &keys[i], utilities + (int64_t)i * cache->items);
     }
     if (st == MEED_OK) {
         st = run(cache, "COMMIT", "write");

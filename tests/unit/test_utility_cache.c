@@ -55,13 +55,24 @@ static void row_make(uint32_t members, double *row)
     }
 }
 
+/* Masks below 2^16, else a hash made of the number. */
+static struct meed_utility_key key_of(uint32_t members)
+{
+    struct meed_utility_key key = {.hashed = members >> 16 != 0, .mask = members};
+    if (key.hashed) {
+        memcpy(key.hash, &members, sizeof members);
+    }
+    return key;
+}
+
 static bool row_found(struct meed_utility_cache *cache, uint32_t members)
 {
     double row[ITEMS];
     double expected[ITEMS];
     bool found = false;
     row_make(members, expected);
-    assert_int_equal(meed_utility_cache_get(cache, members, row, &found), MEED_OK);
+    struct meed_utility_key key = key_of(members);
+    assert_int_equal(meed_utility_cache_get(cache, &key, row, &found), MEED_OK);
     if (found) {
         assert_memory_equal(row, expected, sizeof row);
     }
@@ -77,13 +88,13 @@ static struct meed_utility_cache *cache_open(const uint8_t *of)
 
 static void rows_put(struct meed_utility_cache *cache, uint32_t first, int32_t count)
 {
-    uint32_t members[64];
+    struct meed_utility_key keys[64];
     double rows[64 * ITEMS];
     for (int32_t i = 0; i < count; i++) {
-        members[i] = first + (uint32_t)i;
-        row_make(members[i], rows + i * ITEMS);
+        keys[i] = key_of(first + (uint32_t)i);
+        row_make(first + (uint32_t)i, rows + i * ITEMS);
     }
-    assert_int_equal(meed_utility_cache_put(cache, members, count, rows), MEED_OK);
+    assert_int_equal(meed_utility_cache_put(cache, keys, count, rows), MEED_OK);
 }
 
 static void utility_cache_returns_what_was_put(void **state)
@@ -97,6 +108,8 @@ static void utility_cache_returns_what_was_put(void **state)
     for (uint32_t members = 0; members < 40; members++) {
         assert_true(row_found(cache, members) == (members < 32));
     }
+    rows_put(cache, 1u << 20, 3); /* hashed keys beside masks */
+    assert_true(row_found(cache, (1u << 20) + 2) && !row_found(cache, (1u << 20) + 3));
     meed_utility_cache_close(cache);
     static const uint8_t other[MEED_SHA256_BYTES] = {2};
     cache = cache_open(other);

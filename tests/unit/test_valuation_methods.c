@@ -223,6 +223,31 @@ static void forty_clients_are_valued_by_all_but_exact(void **state)
     assert_null(none);
 }
 
+static void many_clients_resume_from_the_cache(void **state)
+{
+    /* Goal: a sampling run of 40 clients, stopped or repeated, scores nothing that is on disk. */
+    (void)state;
+    char cache[96];
+    snprintf(cache, sizeof cache, "%s/many.db", cohort.folder);
+    struct meed_valuation_options options = options_of(MEED_VALUE_PERMUTATION, MEED_PATH_STACK);
+    options.evaluations = 80;
+    options.cache_path = cache;
+    struct meed_valuation *first = run(sent, MANY, NULL, &options);
+    struct meed_valuation *again = run(sent, MANY, NULL, &options);
+    assert_true(first->evaluations > 50 && again->evaluations == 0);
+    for (int k = 0; k < MANY; k++) {
+        assert_true(first->clients[k].phi == again->clients[k].phi);
+    }
+    meed_valuation_destroy(first);
+    meed_valuation_destroy(again);
+    static const char *const suffixes[] = {"", "-wal", "-shm"};
+    for (int i = 0; i < 3; i++) {
+        char name[128];
+        snprintf(name, sizeof name, "%s%s", cache, suffixes[i]);
+        remove(name);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +256,7 @@ int main(void)
         cmocka_unit_test(gradient_agrees_with_exact_and_with_itself),
         cmocka_unit_test(splitting_a_client_gains_nothing_by_gradient),
         cmocka_unit_test(forty_clients_are_valued_by_all_but_exact),
+        cmocka_unit_test(many_clients_resume_from_the_cache),
     };
     return cmocka_run_group_tests(tests, cohort_make, cohort_drop);
 }

@@ -1,0 +1,434 @@
+/* What a cohort's values cost, by estimator, on adapters trained here from the embedded model.
+ *
+ * Ten clients train on slices of the example's data (24 steps, rank 4, no global adapter). Exact
+ * Shapley from all 1,024 coalitions is the truth for `gradient` (one to four nodes), for orders
+ * (TMC) by gates, and for orders that merge and score one coalition at a time, as published systems
+ * do. The second cohort replaces four clients by attackers: swapped replies, a flipped update,
+ * noise of an update's size, nothing at all. A thousand clients are mixtures of the ten with noise
+ * on both factors; no exact value is known there, so gradient is held to its own residual, and
+ * orders are priced by the evaluations of one pair, below which they have no answer at all.
+ *
+ * Seconds are processor seconds of all threads, which a busy machine stretches less than the clock.
+ * Every fifth dialogue of the benchmark: exact values are what takes the time.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "base/buf.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "bench/harness.h"
+#include "client/dataset.h"
+#include "engine/tokenizer.h"
+#include "engine/trainer.h"
+#include "evaluation/valuation.h"
+
+enum {
+    CLIENTS = 10,
+    MANY = 1000,
+    RANK = 4,
+    STEPS = 24,
+    KEEP_EVERY = 5,
+    NODES = 4,
+    FILE_BYTES = 1 << 20
+};
+
+struct values_bench {
+    const struct meed_bench_machine *machine;
+    struct meed_checkpoint *checkpoint;
+    struct meed_tokenizer *tokenizer;
+    struct meed_chat *chat;
+    struct meed_benchmark *benchmark;
+    struct meed_adapter *trained[CLIENTS];
+    struct meed_adapter *attackers[4];
+    struct meed_adapter **many; /* [MANY] */
+};
+
+static double cpu_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* --- adapters -------------------------------------------------------------------------------- */
+
+static enum meed_status fresh(const struct values_bench *b, uint64_t seed,
+                              struct meed_adapter **adapter)
+{
+    struct meed_lora_config lora = {.rank = RANK, .alpha = 2 * RANK, .targets = MEED_PROJ_ALL};
+    MEED_TRY(meed_adapter_create(&b->checkpoint->config, &lora, adapter));
+    meed_adapter_init(*adapter, seed);
+    return MEED_OK;
+}
+
+/* Trains on slice `part` of `parts` of an example client's data. */
+static enum meed_status train(const struct values_bench *b, const char *name, int part, int parts,
+                              struct meed_adapter **adapter)
+{
+    char path[512];
+    enum meed_status st = MEED_OK;
+    struct meed_dataset *data = NULL;
+    struct meed_trainer *trainer = NULL;
+    struct meed_train_report report;
+    struct meed_train_options options = meed_train_defaults();
+    options.steps = STEPS;
+    options.batch_tokens = 800;
+    options.lr = 6e-3f;
+    options.lr_min_ratio = 1;
+    options.warmup_steps = 3;
+    options.dtype = MEED_DTYPE_F32;
+    snprintf(path, sizeof path, MEED_SOURCE_DIR "/examples/tiny/clients/%s.jsonl", name);
+    MEED_TRY_OUT(meed_dataset_load(path, b->chat, b->tokenizer, &data));
+    MEED_TRY_OUT(fresh(b, 1, adapter));
+    int64_t begin = data->count * part / parts, end = data->count * (part + 1) / parts;
+    MEED_TRY_OUT(meed_trainer_create(b->machine->be, b->checkpoint, *adapter,
+                                     data->sequences + begin, end - begin, &options, &trainer));
+    for (int i = 0; i < STEPS; i++) {
+        MEED_TRY_OUT(meed_trainer_step(trainer, &report));
+    }
+    MEED_TRY_OUT(meed_trainer_export(trainer, *adapter));
+out:
+    meed_trainer_destroy(trainer);
+    meed_dataset_destroy(data);
+    return st;
+}
+
+static double size_of(const struct meed_adapter_module *module, const float *values, int64_t count)
+{
+    double sum = 0;
+    (void)module;
+    for (int64_t i = 0; i < count; i++) {
+        sum += (double)values[i] * (double)values[i];
+    }
+    return sqrt(sum / (double)count);
+}
+
+/* factor·B and noise of `noise` times a factor's own size on A and B. */
+static void disturb(struct meed_adapter *adapter, float factor, double noise, uint64_t seed)
+{
+    struct meed_rng rng = meed_rng_stream(seed, "bench values", 0);
+    for (int32_t m = 0; m < adapter->module_count; m++) {
+        struct meed_adapter_module *module = &adapter->modules[m];
+        int64_t a_count = module->r * module->k, b_count = module->n * module->r;
+        double a_size = noise * size_of(module, module->a, a_count);
+        double b_size = noise * size_of(module, module->b, b_count);
+        for (int64_t i = 0; i < a_count; i++) {
+            module->a[i] += (float)(a_size * meed_rng_normal(&rng));
+        }
+        for (int64_t i = 0; i < b_count; i++) {
+            module->b[i] = factor * module->b[i] + (float)(b_size * meed_rng_normal(&rng));
+        }
+    }
+}
+
+static enum meed_status cohorts_make(struct values_bench *b)
+{
+    static const struct {
+        const char *name;
+        int part, parts;
+    } slices[CLIENTS] = {{"clinic", 0, 3},  {"clinic", 1, 3}, {"clinic", 2, 3},  {"bank", 0, 3},
+                         {"bank", 1, 3},    {"bank", 2, 3},   {"library", 0, 2}, {"library", 1, 2},
+                         {"transit", 0, 2}, {"transit", 1, 2}};
+    for (int k = 0; k < CLIENTS; k++) {
+        MEED_TRY(train(b, slices[k].name, slices[k].part, slices[k].parts, &b->trained[k]));
+    }
+    MEED_TRY(train(b, "mixer", 0, 1, &b->attackers[0]));
+    MEED_TRY(meed_adapter_clone(b->trained[0], &b->attackers[1]));
+    disturb(b->attackers[1], -1, 0, 0);
+    MEED_TRY(meed_adapter_clone(b->trained[3], &b->attackers[2]));
+    disturb(b->attackers[2], 0, 1, 7);
+    MEED_TRY(fresh(b, 1, &b->attackers[3]));
+    b->many = meed_heap_alloc(MANY, sizeof(struct meed_adapter *));
+    if (!b->many) {
+        return MEED_NOMEM;
+    }
+    for (int k = 0; k < MANY; k++) {
+        struct meed_rng rng = meed_rng_stream(3, "bench strength", (uint64_t)k);
+        MEED_TRY(meed_adapter_clone(b->trained[k % CLIENTS], &b->many[k]));
+        disturb(b->many[k], 0.5f + (float)meed_rng_unit(&rng), 0.3, (uint64_t)k);
+    }
+    return MEED_OK;
+}
+
+/* --- measuring ------------------------------------------------------------------------------- */
+
+struct outcome {
+    double phi[MANY];
+    double residual;
+    double seconds;
+    int64_t evaluations;
+    enum meed_coalition_path path;
+};
+
+static enum meed_status value(const struct values_bench *b,
+                              const struct meed_adapter *const *clients, int32_t count,
+                              struct meed_valuation_options options, struct outcome *outcome)
+{
+    double *p = meed_heap_alloc((size_t)count, sizeof *p);
+    struct meed_valuation *v = NULL;
+    if (!p) {
+        return MEED_NOMEM;
+    }
+    for (int32_t k = 0; k < count; k++) {
+        p[k] = 1.0 / count;
+    }
+    double start = cpu_seconds();
+    enum meed_status st = meed_valuation_run(b->machine->be, b->checkpoint, b->benchmark, NULL,
+                                             clients, count, p, &options, &v);
+    outcome->seconds = cpu_seconds() - start;
+    meed_heap_free(p);
+    MEED_TRY(st);
+    for (int32_t k = 0; k < count; k++) {
+        outcome->phi[k] = v->clients[k].phi;
+    }
+    outcome->residual = v->residual;
+    outcome->evaluations = v->evaluations;
+    outcome->path = v->path;
+    meed_valuation_destroy(v);
+    return MEED_OK;
+}
+
+static double range_of(const struct outcome *outcome, int32_t count)
+{
+    double low = INFINITY, high = -INFINITY;
+    for (int32_t k = 0; k < count; k++) {
+        low = fmin(low, outcome->phi[k]);
+        high = fmax(high, outcome->phi[k]);
+    }
+    return high - low;
+}
+
+/* Largest error in per cent of the range of the truth. */
+static double error_of(const struct outcome *found, const struct outcome *truth)
+{
+    double worst = 0;
+    for (int32_t k = 0; k < CLIENTS; k++) {
+        worst = fmax(worst, fabs(found->phi[k] - truth->phi[k]));
+    }
+    return 100 * worst / range_of(truth, CLIENTS);
+}
+
+static int32_t rank_of(const struct outcome *outcome, int32_t player)
+{
+    int32_t rank = 0;
+    for (int32_t k = 0; k < CLIENTS; k++) {
+        rank += outcome->phi[k] < outcome->phi[player] ? 1 : 0;
+    }
+    return rank;
+}
+
+static double spearman(const struct outcome *x, const struct outcome *y)
+{
+    double squares = 0;
+    for (int32_t k = 0; k < CLIENTS; k++) {
+        double d = rank_of(x, k) - rank_of(y, k);
+        squares += d * d;
+    }
+    return 1 - 6 * squares / (CLIENTS * (CLIENTS * CLIENTS - 1.0));
+}
+
+static struct meed_valuation_options options_of(enum meed_value_method method,
+                                                enum meed_coalition_path path)
+{
+    struct meed_valuation_options options = meed_valuation_defaults();
+    options.method = method;
+    options.path = path;
+    options.bootstrap = 0;
+    return options;
+}
+
+static void row(const char *cohort, const char *what, double value, const char *unit, double limit,
+                char better)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s, %s", cohort, what);
+    meed_bench_row("values", name, value, unit, limit, better);
+}
+
+/* Orders by merging, with budgets doubled until their error is gradient's; never more than all
+ * coalitions there are, where a cache makes them exact. */
+static enum meed_status orders_run(const struct values_bench *b, const char *cohort,
+                                   const struct meed_adapter *const *clients,
+                                   const struct outcome *truth, const struct outcome *gradient)
+{
+    struct outcome orders;
+    double target = error_of(gradient, truth), error = INFINITY, each = 0;
+    int64_t budget = 40;
+    /* Values come from the stack, which is cheaper here; merging is timed on one pair of orders. */
+    struct meed_valuation_options options = options_of(MEED_VALUE_PERMUTATION, MEED_PATH_MERGE);
+    options.evaluations = 20;
+    MEED_TRY(value(b, clients, CLIENTS, options, &orders));
+    each = orders.seconds / (double)orders.evaluations;
+    row(cohort, "merge and score one coalition", each, "cpu s", 0, '<');
+    options = options_of(MEED_VALUE_PERMUTATION, MEED_PATH_STACK);
+    for (; budget < 1 << CLIENTS && error > target; budget *= 2) {
+        options.evaluations = budget;
+        MEED_TRY(value(b, clients, CLIENTS, options, &orders));
+        error = error_of(&orders, truth);
+        char what[64];
+        snprintf(what, sizeof what, "orders, %lld evaluations, error of range", (long long)budget);
+        row(cohort, what, error, "%", 0, '<');
+    }
+    double needed = error <= target ? (double)orders.evaluations : 1 << CLIENTS;
+    row(cohort,
+        error <= target ? "evaluations of orders at gradient's error"
+                        : "evaluations of orders at gradient's error: over 640, taken as all",
+        needed, "", 0, '<');
+    row(cohort, "orders by merging against gradient, seconds at equal error",
+        needed * each / gradient->seconds, "x", 20, '>');
+    return MEED_OK;
+}
+
+static enum meed_status ten_run(const struct values_bench *b, const char *cohort,
+                                const struct meed_adapter *const *clients, bool honest)
+{
+    static struct outcome truth, gradient, projected;
+    MEED_TRY(value(b, clients, CLIENTS, options_of(MEED_VALUE_EXACT, MEED_PATH_STACK), &truth));
+    row(cohort, "exact, 1,024 coalitions by gates", truth.seconds, "cpu s", 0, '<');
+    for (int nodes = 1; nodes <= NODES; nodes++) {
+        struct meed_valuation_options options = options_of(MEED_VALUE_GRADIENT, MEED_PATH_STACK);
+        char what[64];
+        options.nodes = nodes;
+        MEED_TRY(value(b, clients, CLIENTS, options, &gradient));
+        snprintf(what, sizeof what, "gradient, %d nodes by gates", nodes);
+        row(cohort, what, gradient.seconds, "cpu s", 0, '<');
+        snprintf(what, sizeof what, "gradient, %d nodes, error of range", nodes);
+        row(cohort, what, error_of(&gradient, &truth), "%", nodes == NODES ? 1 : 0, '<');
+        snprintf(what, sizeof what, "gradient, %d nodes, residual of range", nodes);
+        row(cohort, what, 100 * fabs(gradient.residual) / range_of(&truth, CLIENTS), "%", 0, '<');
+    }
+    struct meed_valuation_options options = options_of(MEED_VALUE_GRADIENT, MEED_PATH_MERGE);
+    options.nodes = NODES;
+    MEED_TRY(value(b, clients, CLIENTS, options, &projected));
+    row(cohort, "gradient by projection", projected.seconds, "cpu s", 0, '<');
+    row(cohort, "gradient by projection, error of range", error_of(&projected, &truth), "%", 1,
+        '<');
+    row(cohort, "gradient, Spearman", spearman(&gradient, &truth), "", honest ? 0.99 : 0, '>');
+    for (int k = CLIENTS - 4; !honest && k < CLIENTS; k++) {
+        static const char *const names[4] = {"swapped replies", "flipped update", "noise", "idle"};
+        char what[64];
+        snprintf(what, sizeof what, "%s, gradient less exact", names[k - CLIENTS + 4]);
+        row(cohort, what, 100 * (gradient.phi[k] - truth.phi[k]) / range_of(&truth, CLIENTS), "%",
+            0, '<');
+    }
+    return orders_run(b, cohort, clients, &truth, &gradient);
+}
+
+static enum meed_status many_run(const struct values_bench *b)
+{
+    static struct outcome gradient, one;
+    const struct meed_adapter *const *clients = (const struct meed_adapter *const *)b->many;
+    const char *cohort = "n=1000";
+    struct meed_valuation_options options = options_of(MEED_VALUE_GRADIENT, MEED_PATH_MERGE);
+    options.nodes = NODES;
+    MEED_TRY(value(b, clients, MANY, options, &gradient));
+    row(cohort, "gradient, 4 nodes by projection", gradient.seconds, "cpu s", 0, '<');
+    double sum = 0;
+    for (int k = 0; k < MANY; k++) {
+        sum += gradient.phi[k];
+    }
+    row(cohort, "residual of the sum of values", 100 * fabs(gradient.residual / sum), "%", 1, '<');
+    options.nodes = 1;
+    MEED_TRY(value(b, clients, MANY, options, &one));
+    row(cohort, "a node more", (gradient.seconds - one.seconds) / (NODES - 1), "cpu s", 0, '<');
+    struct meed_coalition_options how = {
+        .path = MEED_PATH_MERGE, .dtype = MEED_DTYPE_F32, .batch_tokens = 2048, .streamed = true};
+    struct meed_coalition *coalition = NULL;
+    double *members = meed_heap_alloc(2 * MANY, sizeof *members);
+    double *p = meed_heap_alloc(MANY, sizeof *p);
+    double *sums = meed_heap_alloc(2 * (size_t)b->benchmark->sequence_count, sizeof *sums);
+    enum meed_status st = members && p && sums ? MEED_OK : MEED_NOMEM;
+    for (int k = 0; st == MEED_OK && k < MANY; k++) {
+        p[k] = 1.0 / MANY;
+        members[k] = k % 2;
+        members[MANY + k] = 1;
+    }
+    MEED_KEEP_FIRST(st, st != MEED_OK ? st
+                                      : meed_coalition_create(b->machine->be, b->checkpoint, NULL,
+                                                              clients, MANY, p, &how, &coalition));
+    double start = cpu_seconds();
+    if (st == MEED_OK) {
+        st = meed_coalition_score(coalition, members, 2, b->benchmark->sequences,
+                                  b->benchmark->sequence_count, sums, NULL, NULL);
+    }
+    double each = (cpu_seconds() - start) / 2;
+    row(cohort, "merge and score one coalition", each, "cpu s", 0, '<');
+    row(cohort, "one pair of orders (1,998 coalitions) against gradient",
+        1998 * each / gradient.seconds, "x", 20, '>');
+    meed_coalition_destroy(coalition);
+    meed_heap_free(members);
+    meed_heap_free(p);
+    meed_heap_free(sums);
+    return st;
+}
+
+/* Every KEEP_EVERY-th dialogue of the example's benchmark. */
+static enum meed_status benchmark_open(struct values_bench *b)
+{
+    enum meed_status st = MEED_OK;
+    const char *path = MEED_BINARY_DIR "/bench_values.jsonl";
+    struct meed_buf all, kept;
+    int32_t line = 0;
+    meed_buf_init(&all, FILE_BYTES);
+    meed_buf_init(&kept, FILE_BYTES);
+    MEED_TRY_OUT(meed_file_read(MEED_SOURCE_DIR "/examples/tiny/benchmark.jsonl", &all));
+    for (size_t at = 0; at < all.size; line++) {
+        size_t end = at;
+        while (end < all.size && all.data[end++] != '\n') {
+        }
+        if (line % KEEP_EVERY == 0) {
+            MEED_TRY_OUT(meed_buf_append(&kept, all.data + at, end - at));
+        }
+        at = end;
+    }
+    MEED_TRY_OUT(meed_file_write_atomic(path, kept.data, kept.size));
+    st = meed_benchmark_load(path, b->chat, b->checkpoint->config.max_positions, &b->benchmark);
+out:
+    meed_buf_clear(&all);
+    meed_buf_clear(&kept);
+    return st;
+}
+
+enum meed_status meed_suite_values(struct meed_bench_machine *machine)
+{
+    enum meed_status st = MEED_OK;
+    struct values_bench b = {.machine = machine};
+    const char *model = MEED_SOURCE_DIR "/examples/tiny/model";
+    const struct meed_adapter *clients[CLIENTS];
+    MEED_TRY_OUT(meed_checkpoint_open(model, &b.checkpoint));
+    MEED_TRY_OUT(meed_tokenizer_open(model, &b.tokenizer));
+    MEED_TRY_OUT(meed_chat_open(model, b.tokenizer, &b.chat));
+    MEED_TRY_OUT(benchmark_open(&b));
+    char heading[128];
+    snprintf(heading, sizeof heading,
+             "rank 4 adapters of the embedded model, %d items, %lld rows a coalition, fp32",
+             b.benchmark->item_count, (long long)b.benchmark->tokens);
+    meed_bench_heading("values", heading);
+    MEED_TRY_OUT(cohorts_make(&b));
+    for (int k = 0; k < CLIENTS; k++) {
+        clients[k] = b.trained[k];
+    }
+    MEED_TRY_OUT(many_run(&b));
+    MEED_TRY_OUT(ten_run(&b, "honest", clients, true));
+    for (int k = 0; k < 4; k++) {
+        clients[CLIENTS - 4 + k] = b.attackers[k];
+    }
+    MEED_TRY_OUT(ten_run(&b, "attacked", clients, false));
+out:
+    for (int k = 0; b.many && k < MANY; k++) {
+        meed_adapter_destroy(b.many[k]);
+    }
+    meed_heap_free(b.many);
+    for (int k = 0; k < CLIENTS; k++) {
+        meed_adapter_destroy(b.trained[k]);
+        meed_adapter_destroy(k < 4 ? b.attackers[k] : NULL);
+    }
+    meed_benchmark_destroy(b.benchmark);
+    meed_chat_close(b.chat);
+    meed_tokenizer_close(b.tokenizer);
+    meed_checkpoint_close(b.checkpoint);
+    return st;
+}
