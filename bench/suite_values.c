@@ -1,6 +1,7 @@
 /* What a cohort's values cost, by estimator, on adapters trained here from the embedded model.
  *
- * Ten clients train on slices of the example's data (24 steps, rank 4, no global adapter). Exact
+ * Ten clients train on slices of the example's data (24 steps, rank 4): a first round from a fresh
+ * adapter, a second from the mean of the first. Exact
  * Shapley from all 1,024 coalitions is the truth for `gradient` (one to four nodes), for orders
  * (TMC) by gates, and for orders that merge and score one coalition at a time, as published systems
  * do. The second cohort replaces four clients by attackers: swapped replies, a flipped update,
@@ -41,7 +42,9 @@ struct values_bench {
     struct meed_tokenizer *tokenizer;
     struct meed_chat *chat;
     struct meed_benchmark *benchmark;
-    struct meed_adapter *trained[CLIENTS];
+    struct meed_adapter *trained[CLIENTS]; /* first round */
+    struct meed_adapter *global;           /* made of it */
+    struct meed_adapter *second[CLIENTS];  /* from there on */
     struct meed_adapter *attackers[4];
     struct meed_adapter **many; /* [MANY] */
 };
@@ -66,7 +69,7 @@ static enum meed_status fresh(const struct values_bench *b, uint64_t seed,
 
 /* Trains on slice `part` of `parts` of an example client's data. */
 static enum meed_status train(const struct values_bench *b, const char *name, int part, int parts,
-                              struct meed_adapter **adapter)
+                              const struct meed_adapter *start, struct meed_adapter **adapter)
 {
     char path[512];
     enum meed_status st = MEED_OK;
@@ -82,7 +85,7 @@ static enum meed_status train(const struct values_bench *b, const char *name, in
     options.dtype = MEED_DTYPE_F32;
     snprintf(path, sizeof path, MEED_SOURCE_DIR "/examples/tiny/clients/%s.jsonl", name);
     MEED_TRY_OUT(meed_dataset_load(path, b->chat, b->tokenizer, &data));
-    MEED_TRY_OUT(fresh(b, 1, adapter));
+    MEED_TRY_OUT(start ? meed_adapter_clone(start, adapter) : fresh(b, 1, adapter));
     int64_t begin = data->count * part / parts, end = data->count * (part + 1) / parts;
     MEED_TRY_OUT(meed_trainer_create(b->machine->be, b->checkpoint, *adapter,
                                      data->sequences + begin, end - begin, &options, &trainer));
@@ -124,18 +127,54 @@ static void disturb(struct meed_adapter *adapter, float factor, double noise, ui
     }
 }
 
+static const struct {
+    const char *name;
+    int part, parts;
+} slices[CLIENTS] = {{"clinic", 0, 3},  {"clinic", 1, 3}, {"clinic", 2, 3},  {"bank", 0, 3},
+                     {"bank", 1, 3},    {"bank", 2, 3},   {"library", 0, 2}, {"library", 1, 2},
+                     {"transit", 0, 2}, {"transit", 1, 2}};
+
+/* One round of honest clients, from a fresh adapter or from where the last round ended. */
+static enum meed_status round_train(const struct values_bench *b, const struct meed_adapter *start,
+                                    struct meed_adapter **clients)
+{
+    for (int k = 0; k < CLIENTS; k++) {
+        MEED_TRY(train(b, slices[k].name, slices[k].part, slices[k].parts, start, &clients[k]));
+    }
+    return MEED_OK;
+}
+
+/* The mean of factors that began alike: what `fedavg` makes of a round. */
+static enum meed_status round_merge(struct meed_adapter *const *clients,
+                                    struct meed_adapter **global)
+{
+    MEED_TRY(meed_adapter_clone(clients[0], global));
+    for (int32_t m = 0; m < (*global)->module_count; m++) {
+        struct meed_adapter_module *to = &(*global)->modules[m];
+        for (int64_t i = 0; i < to->r * to->k; i++) {
+            double sum = 0;
+            for (int k = 0; k < CLIENTS; k++) {
+                sum += (double)clients[k]->modules[m].a[i];
+            }
+            to->a[i] = (float)(sum / CLIENTS);
+        }
+        for (int64_t i = 0; i < to->n * to->r; i++) {
+            double sum = 0;
+            for (int k = 0; k < CLIENTS; k++) {
+                sum += (double)clients[k]->modules[m].b[i];
+            }
+            to->b[i] = (float)(sum / CLIENTS);
+        }
+    }
+    return MEED_OK;
+}
+
 static enum meed_status cohorts_make(struct values_bench *b)
 {
-    static const struct {
-        const char *name;
-        int part, parts;
-    } slices[CLIENTS] = {{"clinic", 0, 3},  {"clinic", 1, 3}, {"clinic", 2, 3},  {"bank", 0, 3},
-                         {"bank", 1, 3},    {"bank", 2, 3},   {"library", 0, 2}, {"library", 1, 2},
-                         {"transit", 0, 2}, {"transit", 1, 2}};
-    for (int k = 0; k < CLIENTS; k++) {
-        MEED_TRY(train(b, slices[k].name, slices[k].part, slices[k].parts, &b->trained[k]));
-    }
-    MEED_TRY(train(b, "mixer", 0, 1, &b->attackers[0]));
+    MEED_TRY(round_train(b, NULL, b->trained));
+    MEED_TRY(round_merge(b->trained, &b->global));
+    MEED_TRY(round_train(b, b->global, b->second));
+    MEED_TRY(train(b, "mixer", 0, 1, NULL, &b->attackers[0]));
     MEED_TRY(meed_adapter_clone(b->trained[0], &b->attackers[1]));
     disturb(b->attackers[1], -1, 0, 0);
     MEED_TRY(meed_adapter_clone(b->trained[3], &b->attackers[2]));
@@ -163,7 +202,7 @@ struct outcome {
     enum meed_coalition_path path;
 };
 
-static enum meed_status value(const struct values_bench *b,
+static enum meed_status value(const struct values_bench *b, const struct meed_adapter *global,
                               const struct meed_adapter *const *clients, int32_t count,
                               struct meed_valuation_options options, struct outcome *outcome)
 {
@@ -176,7 +215,7 @@ static enum meed_status value(const struct values_bench *b,
         p[k] = 1.0 / count;
     }
     double start = cpu_seconds();
-    enum meed_status st = meed_valuation_run(b->machine->be, b->checkpoint, b->benchmark, NULL,
+    enum meed_status st = meed_valuation_run(b->machine->be, b->checkpoint, b->benchmark, global,
                                              clients, count, p, &options, &v);
     outcome->seconds = cpu_seconds() - start;
     meed_heap_free(p);
@@ -251,6 +290,7 @@ static void row(const char *cohort, const char *what, double value, const char *
 /* Orders by merging, with budgets doubled until their error is gradient's; never more than all
  * coalitions there are, where a cache makes them exact. */
 static enum meed_status orders_run(const struct values_bench *b, const char *cohort,
+                                   const struct meed_adapter *global,
                                    const struct meed_adapter *const *clients,
                                    const struct outcome *truth, const struct outcome *gradient)
 {
@@ -260,13 +300,13 @@ static enum meed_status orders_run(const struct values_bench *b, const char *coh
     /* Values come from the stack, which is cheaper here; merging is timed on one pair of orders. */
     struct meed_valuation_options options = options_of(MEED_VALUE_PERMUTATION, MEED_PATH_MERGE);
     options.evaluations = 20;
-    MEED_TRY(value(b, clients, CLIENTS, options, &orders));
+    MEED_TRY(value(b, global, clients, CLIENTS, options, &orders));
     each = orders.seconds / (double)orders.evaluations;
     row(cohort, "merge and score one coalition", each, "cpu s", 0, '<');
     options = options_of(MEED_VALUE_PERMUTATION, MEED_PATH_STACK);
     for (; budget < 1 << CLIENTS && error > target; budget *= 2) {
         options.evaluations = budget;
-        MEED_TRY(value(b, clients, CLIENTS, options, &orders));
+        MEED_TRY(value(b, global, clients, CLIENTS, options, &orders));
         error = error_of(&orders, truth);
         char what[64];
         snprintf(what, sizeof what, "orders, %lld evaluations, error of range", (long long)budget);
@@ -278,21 +318,25 @@ static enum meed_status orders_run(const struct values_bench *b, const char *coh
                         : "evaluations of orders at gradient's error: over 640, taken as all",
         needed, "", 0, '<');
     row(cohort, "orders by merging against gradient, seconds at equal error",
-        needed * each / gradient->seconds, "x", 20, '>');
+        needed * each / gradient->seconds, "x", 0, '>');
+    row(cohort, "all coalitions merged one by one against gradient",
+        (1 << CLIENTS) * each / gradient->seconds, "x", 20, '>');
     return MEED_OK;
 }
 
 static enum meed_status ten_run(const struct values_bench *b, const char *cohort,
+                                const struct meed_adapter *global,
                                 const struct meed_adapter *const *clients, bool honest)
 {
     static struct outcome truth, gradient, projected;
-    MEED_TRY(value(b, clients, CLIENTS, options_of(MEED_VALUE_EXACT, MEED_PATH_STACK), &truth));
+    MEED_TRY(
+        value(b, global, clients, CLIENTS, options_of(MEED_VALUE_EXACT, MEED_PATH_STACK), &truth));
     row(cohort, "exact, 1,024 coalitions by gates", truth.seconds, "cpu s", 0, '<');
     for (int nodes = 1; nodes <= NODES; nodes++) {
         struct meed_valuation_options options = options_of(MEED_VALUE_GRADIENT, MEED_PATH_STACK);
         char what[64];
         options.nodes = nodes;
-        MEED_TRY(value(b, clients, CLIENTS, options, &gradient));
+        MEED_TRY(value(b, global, clients, CLIENTS, options, &gradient));
         snprintf(what, sizeof what, "gradient, %d nodes by gates", nodes);
         row(cohort, what, gradient.seconds, "cpu s", 0, '<');
         snprintf(what, sizeof what, "gradient, %d nodes, error of range", nodes);
@@ -302,7 +346,7 @@ static enum meed_status ten_run(const struct values_bench *b, const char *cohort
     }
     struct meed_valuation_options options = options_of(MEED_VALUE_GRADIENT, MEED_PATH_MERGE);
     options.nodes = NODES;
-    MEED_TRY(value(b, clients, CLIENTS, options, &projected));
+    MEED_TRY(value(b, global, clients, CLIENTS, options, &projected));
     row(cohort, "gradient by projection", projected.seconds, "cpu s", 0, '<');
     row(cohort, "gradient by projection, error of range", error_of(&projected, &truth), "%", 1,
         '<');
@@ -314,7 +358,7 @@ static enum meed_status ten_run(const struct values_bench *b, const char *cohort
         row(cohort, what, 100 * (gradient.phi[k] - truth.phi[k]) / range_of(&truth, CLIENTS), "%",
             0, '<');
     }
-    return orders_run(b, cohort, clients, &truth, &gradient);
+    return orders_run(b, cohort, global, clients, &truth, &gradient);
 }
 
 static enum meed_status many_run(const struct values_bench *b)
@@ -324,7 +368,7 @@ static enum meed_status many_run(const struct values_bench *b)
     const char *cohort = "n=1000";
     struct meed_valuation_options options = options_of(MEED_VALUE_GRADIENT, MEED_PATH_MERGE);
     options.nodes = NODES;
-    MEED_TRY(value(b, clients, MANY, options, &gradient));
+    MEED_TRY(value(b, NULL, clients, MANY, options, &gradient));
     row(cohort, "gradient, 4 nodes by projection", gradient.seconds, "cpu s", 0, '<');
     double sum = 0;
     for (int k = 0; k < MANY; k++) {
@@ -332,7 +376,7 @@ static enum meed_status many_run(const struct values_bench *b)
     }
     row(cohort, "residual of the sum of values", 100 * fabs(gradient.residual / sum), "%", 1, '<');
     options.nodes = 1;
-    MEED_TRY(value(b, clients, MANY, options, &one));
+    MEED_TRY(value(b, NULL, clients, MANY, options, &one));
     row(cohort, "a node more", (gradient.seconds - one.seconds) / (NODES - 1), "cpu s", 0, '<');
     struct meed_coalition_options how = {
         .path = MEED_PATH_MERGE, .dtype = MEED_DTYPE_F32, .batch_tokens = 2048, .streamed = true};
@@ -412,11 +456,13 @@ enum meed_status meed_suite_values(struct meed_bench_machine *machine)
         clients[k] = b.trained[k];
     }
     MEED_TRY_OUT(many_run(&b));
-    MEED_TRY_OUT(ten_run(&b, "honest", clients, true));
+    MEED_TRY_OUT(ten_run(&b, "round 1", NULL, clients, true));
+    MEED_TRY_OUT(
+        ten_run(&b, "round 2", b.global, (const struct meed_adapter *const *)b.second, true));
     for (int k = 0; k < 4; k++) {
         clients[CLIENTS - 4 + k] = b.attackers[k];
     }
-    MEED_TRY_OUT(ten_run(&b, "attacked", clients, false));
+    MEED_TRY_OUT(ten_run(&b, "attacked", NULL, clients, false));
 out:
     for (int k = 0; b.many && k < MANY; k++) {
         meed_adapter_destroy(b.many[k]);
@@ -424,8 +470,10 @@ out:
     meed_heap_free(b.many);
     for (int k = 0; k < CLIENTS; k++) {
         meed_adapter_destroy(b.trained[k]);
+        meed_adapter_destroy(b.second[k]);
         meed_adapter_destroy(k < 4 ? b.attackers[k] : NULL);
     }
+    meed_adapter_destroy(b.global);
     meed_benchmark_destroy(b.benchmark);
     meed_chat_close(b.chat);
     meed_tokenizer_close(b.tokenizer);

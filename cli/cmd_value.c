@@ -21,6 +21,7 @@
 #include "base/parse.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/retrain_oracle.h"
 #include "cli/score_session.h"
 #include "cli/stop_signal.h"
 #include "cli/value_pairs.h"
@@ -40,6 +41,8 @@ struct options {
     bool quiet;
     bool budget_given;
     const char *state, *merge;
+    bool oracle;
+    struct meed_retrain_options retrain;
     struct meed_valuation_options valuation;
     enum meed_status status; /* of parsing */
 };
@@ -61,6 +64,10 @@ enum {
     KEY_EVALUATIONS,
     KEY_TRUNCATE,
     KEY_NODES,
+    KEY_ORACLE,
+    KEY_ORACLE_STEPS,
+    KEY_ORACLE_LR,
+    KEY_ORACLE_RANK,
 };
 
 static const struct argp_option option_rows[] = {
@@ -78,7 +85,7 @@ static const struct argp_option option_rows[] = {
      "coalitions that sampling may score (default: 64 draws)", 2},
     {"truncate", KEY_TRUNCATE, "X", 0,
      "end an order of permutation this close to all adapters' value (default: never)", 2},
-    {"nodes", KEY_NODES, "N", 0, "of gradient, 1 to 32 (default: 2)", 2},
+    {"nodes", KEY_NODES, "N", 0, "of gradient, 1 to 32 (default: 4)", 2},
     {"budget", 'n', "N", 0, "credits to share", 2},
     {"rule", KEY_RULE, "WORD", 0, "shrunk or proportional (default: shrunk)", 2},
     {"guard-z", KEY_GUARD_Z, "X", 0, "standard errors below 0 that exclude (default: 2.576)", 2},
@@ -93,6 +100,14 @@ static const struct argp_option option_rows[] = {
     {"shard", KEY_SHARD, "I/N", 0, "score part I of N (1 to N) into --state, price nothing", 3},
     {"state", KEY_STATE, "DIR", 0, "folder that the shards of one valuation share", 3},
     {"merge", KEY_MERGE, "DIR", 0, "price what the shards have scored in this folder", 3},
+    {"oracle", KEY_ORACLE, "retrain", 0,
+     "another question, for a check: the arguments are data files of 1 to 5 clients, and an "
+     "adapter "
+     "is trained anew for every set of them; prices nothing",
+     4},
+    {"oracle-steps", KEY_ORACLE_STEPS, "N", 0, "of every training (default: 60)", 4},
+    {"oracle-lr", KEY_ORACLE_LR, "X", 0, "its learning rate (default: 3e-3)", 4},
+    {"oracle-rank", KEY_ORACLE_RANK, "N", 0, "its rank (default: 8)", 4},
     {"json", 'j', "FILE", 0, "write the result here", 3},
     {"quiet", 'q', NULL, 0, "no progress", 3},
     {0},
@@ -113,7 +128,8 @@ static const char documentation[] =
     "  meed value --model M --benchmark B.jsonl --adapters round/* \\\n"
     "      --shard 3/8 --state D        # in eight processes, on any machines\n"
     "  meed value --model M --benchmark B.jsonl --adapters round/* \\\n"
-    "      --merge D --budget 1000 --json out.json";
+    "      --merge D --budget 1000 --json out.json\n"
+    "  meed value --model M --benchmark B.jsonl --oracle retrain a.jsonl b.jsonl";
 
 static error_t word_parse(struct options *options, const char *name, const char *text,
                           const char *const *words, int count, int *choice)
@@ -206,6 +222,20 @@ static error_t choice_parse(int key, const char *text, struct options *options)
     } else if (key == KEY_NODES) {
         failed = number_parse(options, "--nodes", text, 1, MEED_ESTIMATOR_MAX_NODES, &number);
         v->nodes = (int32_t)number;
+    } else if (key == KEY_ORACLE) {
+        static const char *const oracles[] = {"retrain"};
+        failed = word_parse(options, "--oracle", text, oracles, 1, &choice);
+        options->oracle = true;
+    } else if (key == KEY_ORACLE_STEPS) {
+        failed = number_parse(options, "--oracle-steps", text, 1, 1000000, &options->retrain.steps);
+    } else if (key == KEY_ORACLE_RANK) {
+        failed = number_parse(options, "--oracle-rank", text, 1, MEED_ADAPTER_MAX_RANK, &number);
+        options->retrain.rank = (int32_t)number;
+    } else if (key == KEY_ORACLE_LR) {
+        double lr = 0;
+        options->status = meed_parse_f64("--oracle-lr", text, 1e-9, 1, &lr);
+        options->retrain.lr = (float)lr;
+        failed = options->status == MEED_OK ? 0 : EINVAL;
     } else if (key == KEY_GUARD_Z) {
         options->status = meed_parse_f64("--guard-z", text, 0, 1e6, &v->guard_z);
         failed = options->status == MEED_OK ? 0 : EINVAL;
@@ -492,6 +522,19 @@ static enum meed_status shard_run(struct job *job, struct meed_valuation_options
     return MEED_OK;
 }
 
+static enum meed_status oracle_run(struct job *job)
+{
+    const struct options *options = job->options;
+    struct meed_retrain_options retrain = options->retrain;
+    retrain.seed = options->valuation.seed;
+    retrain.bootstrap = options->valuation.bootstrap;
+    retrain.json = options->json;
+    MEED_TRY(meed_score_session_open(options->model, options->benchmark, options->device,
+                                     options->threads, "training", options->quiet, &job->session));
+    return meed_retrain_oracle_run(&job->session, options->adapters, options->adapter_count,
+                                   &retrain);
+}
+
 static enum meed_status job_run(struct job *job)
 {
     const struct options *options = job->options;
@@ -532,12 +575,17 @@ static enum meed_status options_check(const struct options *options)
 {
     bool shard = options->valuation.shard.idx > 0;
     if (!options->model || !options->benchmark || options->adapter_count == 0 ||
-        (!options->budget_given && !shard)) {
+        (!options->budget_given && !shard && !options->oracle)) {
         return MEED_FAIL(MEED_ARG, "no --%s given; see `meed help value`",
                          !options->model           ? "model"
                          : !options->benchmark     ? "benchmark"
                          : !options->adapter_count ? "adapters"
                                                    : "budget");
+    }
+    if (options->oracle && (options->global || options->merge || options->state ||
+                            options->valuation.cache_path || options->budget_given)) {
+        return MEED_FAIL(MEED_ARG, "--oracle trains from the plain base and prices nothing: no "
+                                   "--global, --budget, --cache, --state or --merge");
     }
     if (shard != (options->state != NULL)) {
         return MEED_FAIL(MEED_ARG, "--shard and --state go together: part I of N, and the folder "
@@ -556,7 +604,11 @@ static enum meed_status options_check(const struct options *options)
 
 enum meed_status meed_cmd_value(int argc, char **argv)
 {
-    struct options options = {.status = MEED_OK, .valuation = meed_valuation_defaults()};
+    struct options options = {
+        .status = MEED_OK,
+        .valuation = meed_valuation_defaults(),
+        .retrain = {.steps = 60, .lr = 3e-3f, .rank = 8, .batch_tokens = 1024},
+    };
     const struct argp argp = {option_rows, option_parse, "[DIR...]", documentation,
                               NULL,        NULL,         NULL};
     struct job job = {.options = &options};
@@ -577,7 +629,7 @@ enum meed_status meed_cmd_value(int argc, char **argv)
         st = MEED_NOMEM;
         goto out;
     }
-    st = job_run(&job);
+    st = options.oracle ? oracle_run(&job) : job_run(&job);
 out:
     meed_valuation_destroy(job.valuation);
     for (int32_t k = 0; job.adapters && k < options.adapter_count; k++) {

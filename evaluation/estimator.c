@@ -34,7 +34,7 @@ enum meed_value_method meed_estimator_method(enum meed_value_method method, int3
 
 int32_t meed_estimator_nodes(const struct meed_estimator_options *options, int32_t players)
 {
-    enum { DEFAULT_NODES = 2 };
+    enum { DEFAULT_NODES = 4 };
     if (meed_estimator_method(options->method, players) != MEED_VALUE_GRADIENT) {
         return 0;
     }

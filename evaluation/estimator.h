@@ -61,7 +61,7 @@ struct meed_estimator_options {
      * players; who comes later is credited 0 for it, so a bias of at most truncation. 0: never. */
     double truncation;
     int32_t
-        nodes; /* of gradient; 0: 2, exact for games of degree 4 in the mask along the diagonal */
+        nodes; /* of gradient; 0: 4, exact for games of degree 8 in the mask along the diagonal */
     /* What errors are kept of: functions Σ_i watch[w, i]·u_i, linear in items. The first one is
      * what precision, truncation and residual refer to. NULL: one, the plain sum. */
     const double *watch; /* [watch_count, items] */

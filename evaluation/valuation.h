@@ -29,7 +29,7 @@ struct meed_valuation_options {
     double precision;            /* of sampling methods: see estimator.h */
     int64_t evaluations;         /* their budget of coalitions; 0: 64 draws */
     double truncation;           /* of permutation; 0: never */
-    int32_t nodes;               /* of gradient; 0: 2 */
+    int32_t nodes;               /* of gradient; 0: 4 */
     int32_t bootstrap;           /* draws, e.g. 1000 */
     double guard_z; /* φ + guard_z·se < 0, on a guard axis or in all, excludes; e.g. 2.576 */
     uint64_t seed;

@@ -142,6 +142,34 @@ static void value_pairs_tell_what_adapters_share(void **state)
     json_decref(gradient);
 }
 
+static void value_oracle_answers_the_other_question(void **state)
+{
+    /* Goal: four models for two clients' data, labelled as the retrained game, efficient, the same
+     * number for a set whatever else is asked; no shares anywhere. */
+    (void)state;
+    char line[4096];
+    json_error_t error;
+    command_good(NULL, "%s",
+                 expand("value --model ~/model --benchmark @/bench.jsonl -q --oracle retrain "
+                        "--oracle-steps 2 --oracle-rank 2 ~/clients/transit.jsonl "
+                        "~/clients/idle.jsonl --json @/oracle.json",
+                        line));
+    char *text = scratch_read(expand("@/oracle.json", line), NULL);
+    json_t *root = json_loads(text, 0, &error);
+    free(text);
+    assert_string_equal(json_string_value(json_object_get(root, "game")), "retrained");
+    const json_t *coalitions = json_object_get(root, "coalitions");
+    assert_int_equal(json_array_size(coalitions), 4);
+    double gain = number(json_array_get(coalitions, 3), "value") -
+                  number(json_array_get(coalitions, 0), "value");
+    double sum = number(client(root, 0), "phi") + number(client(root, 1), "phi");
+    assert_true(fabs(sum - gain) < 1e-9 && gain > 0);
+    assert_true(number(json_array_get(coalitions, 1), "value") !=
+                number(json_array_get(coalitions, 3), "value"));
+    assert_null(json_object_get(client(root, 0), "share"));
+    json_decref(root);
+}
+
 static void value_refuses_what_a_method_cannot_do(void **state)
 {
     (void)state; /* Goal: one sentence each, naming what to do instead. */
@@ -149,6 +177,11 @@ static void value_refuses_what_a_method_cannot_do(void **state)
         {MEED_ARG, VALUE "--method nonsense", {"--method", "permutation", "auto"}, NULL},
         {MEED_ARG, VALUE "--method owen --budget-evals 20", {"budget of 20", "at least 34"}, NULL},
         {MEED_ARG, VALUE "--nodes 40 --method gradient", {"--nodes"}, NULL},
+        {MEED_ARG, VALUE "--oracle retrain", {"--oracle", "no --global, --budget"}, NULL},
+        {MEED_ARG,
+         "value --model ~/model --benchmark @/bench.jsonl -q --oracle retrain 1 2 3 4 5 6",
+         {"1 to 5 data files, not 6"},
+         NULL},
         {MEED_ARG, VALUE "--method banzhaf --merge @/none", {"banzhaf", "shards", "exact"}, NULL},
     };
     check_rows(rows, MEED_COUNT(rows));
@@ -159,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(value_methods_agree_and_say_how_they_ended),
         cmocka_unit_test(value_pairs_tell_what_adapters_share),
+        cmocka_unit_test(value_oracle_answers_the_other_question),
         cmocka_unit_test(value_refuses_what_a_method_cannot_do),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
