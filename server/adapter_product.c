@@ -141,10 +141,17 @@ static void pairs_run(void *user, int64_t begin, int64_t end, int worker_idx)
     for (int64_t p = begin; p < end; p++) {
         const struct meed_adapter *x = pairs[p].x, *y = pairs[p].y;
         pairs[p].product = 0.0;
+        for (int32_t m = 0; pairs[p].by_module && m < x->module_count; m++) {
+            pairs[p].by_module[m] = 0.0;
+        }
         for (int32_t i = 0, j = 0; i < x->module_count && j < y->module_count;) {
             int order = module_order(&x->modules[i], &y->modules[j]);
             if (order == 0) {
-                pairs[p].product += module_product(kernel, &x->modules[i], &y->modules[j]);
+                double product = module_product(kernel, &x->modules[i], &y->modules[j]);
+                pairs[p].product += product;
+                if (pairs[p].by_module) {
+                    pairs[p].by_module[i] = product;
+                }
             }
             i += order <= 0 ? 1 : 0;
             j += order >= 0 ? 1 : 0;

@@ -14,6 +14,7 @@
 struct meed_adapter_pair {
     const struct meed_adapter *x, *y; /* of one model; ranks and modules may differ */
     double product;                   /* out */
+    double *by_module;                /* out [modules of x]; NULL: only the sum is wanted */
 };
 
 /* Fills `product` of each pair, pairs in parallel. Values that overflow give infinities or NaN. */

@@ -1,64 +1,75 @@
-/* See defence.h. The steps that are compared are differences of two adapters each:
- *
- *     0 … n−1   client k − global            n      global − past base
- *     n+1 …     past client − past base
- *
- * and ⟨x − y, z − w⟩ = ⟨x,z⟩ − ⟨x,w⟩ − ⟨y,z⟩ + ⟨y,w⟩, so one table of inner products of adapters
- * serves all: rows are the cohort and the global adapter, columns everything. */
+/* See defence.h. */
 #include "server/defence.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "server/adapter_product.h"
 
-/* ---- the table of products ------------------------------------------------------------------- */
+static const size_t arena_limit = (size_t)4 << 30;
 
-struct table {
-    int32_t rows;                    /* clients, then global */
-    int32_t cols;                    /* the rows, then the past base and its clients */
-    struct meed_adapter_pair *pairs; /* row by row, columns from the diagonal on */
-};
+static const enum meed_defence_action defaults[MEED_DETECTOR_COUNT] = {
+    [MEED_DETECTOR_IDLE] = MEED_DEFENCE_OFF,
+    [MEED_DETECTOR_NORM] = MEED_DEFENCE_REMARK,
+    [MEED_DETECTOR_REPLAY] = MEED_DEFENCE_REFUSE,
+    [MEED_DETECTOR_DUPLICATE] = MEED_DEFENCE_REFUSE,
+    [MEED_DETECTOR_SPAN] = MEED_DEFENCE_REMARK,
+    [MEED_DETECTOR_DISPERSION] = MEED_DEFENCE_REMARK,
+    [MEED_DETECTOR_DIRECTION] = MEED_DEFENCE_REMARK,
+    [MEED_DETECTOR_GAP] = MEED_DEFENCE_REMARK};
 
-/* Of ⟨member x, member y⟩ in table.pairs, x ≤ y. */
-static int64_t pair_index(const struct table *table, int64_t x, int64_t y)
+const char *meed_defence_action_name(enum meed_defence_action action)
 {
-    return x * table->cols - x * (x - 1) / 2 + (y - x);
+    static const char *const names[] = {"default", "off", "flag", "exclude"};
+    return action >= 0 && action < MEED_DEFENCE_ACTION_COUNT ? names[action] : "?";
 }
 
-static double product(const struct table *table, int32_t x, int32_t y)
+enum meed_status meed_defence_check(const struct meed_defence_options *options)
 {
-    return table->pairs[pair_index(table, MEED_MIN(x, y), MEED_MAX(x, y))].product;
+    if (!(options->clip_multiple >= 0.0)) {
+        return MEED_FAIL(MEED_CONFIG, "clip multiple must be at least 0");
+    }
+    for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
+        if (options->actions[d] < 0 || options->actions[d] >= MEED_DEFENCE_ACTION_COUNT) {
+            return MEED_FAIL(MEED_CONFIG, "defence: %s is off, flag or exclude",
+                             meed_detector_name(d));
+        }
+    }
+    if (options->actions[MEED_DETECTOR_SPAN] == MEED_DEFENCE_REFUSE) {
+        return MEED_FAIL(MEED_CONFIG, "defence: span cannot exclude, because a split's parts and "
+                                      "its whole look alike in it; write off or flag");
+    }
+    return MEED_OK;
 }
 
-/* ⟨client i − global, to − from⟩; one of the four has to be in the rows, and is. */
-static double step_product(const struct table *table, int32_t i, int32_t to, int32_t from)
-{
-    int32_t global = table->rows - 1;
-    return (product(table, i, to) - product(table, global, to)) -
-           (product(table, i, from) - product(table, global, from));
-}
-
-/* ---- screens --------------------------------------------------------------------------------- */
+/* ---- verdicts -------------------------------------------------------------------------------- */
 
 struct screen {
-    const struct meed_adapter *global;
     const struct meed_adapter *const *clients;
     const char *const *names;
     int32_t count;
-    const struct meed_defence_past *past;
     const struct meed_defence_options *options;
     struct meed_defence_client *verdicts;
-    struct table table;
-    double *past_norms; /* [table.cols − table.rows]: the global step, then past updates */
+    struct meed_detector_report report;
 };
 
-static void exclude(struct meed_defence_client *client, const char *reason)
+/* Raises the verdict, never lowers it, and puts the reason behind those before it. */
+__attribute__((format(printf, 3, 4))) static void judge(struct meed_defence_client *client,
+                                                        enum meed_defence_verdict verdict,
+                                                        const char *format, ...)
 {
-    client->verdict = MEED_DEFENCE_EXCLUDE;
-    client->factor = 0.0;
-    snprintf(client->reason, sizeof client->reason, "%s", reason);
+    size_t used = strlen(client->reason);
+    client->verdict = MEED_MAX(client->verdict, verdict);
+    client->factor = client->verdict == MEED_DEFENCE_EXCLUDE ? 0.0 : client->factor;
+    if (used > 0 && used + 2 < sizeof client->reason) {
+        memcpy(client->reason + used, "; ", 3);
+        used += 2;
+    }
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(client->reason + used, sizeof client->reason - used, format, arguments);
+    va_end(arguments);
 }
 
 static bool all_finite(const struct meed_adapter *adapter)
@@ -79,64 +90,103 @@ static bool all_finite(const struct meed_adapter *adapter)
     return true;
 }
 
-/* Norms; 0 exactly for unchanged updates, which no screen below touches. */
-static void measure_norms(struct screen *screen)
+static bool stands(const struct screen *screen, int32_t i)
 {
-    int32_t global = screen->count;
-    for (int32_t i = 0; i < screen->count; i++) {
-        struct meed_defence_client *client = &screen->verdicts[i];
-        if (client->verdict == MEED_DEFENCE_EXCLUDE ||
-            meed_adapter_equal(screen->clients[i], screen->global)) {
-            continue;
-        }
-        client->norm = sqrt(fmax(step_product(&screen->table, i, i, global), 0.0));
-        if (!isfinite(client->norm)) {
-            client->norm = 0.0;
-            exclude(client, "its numbers are too large to be a trained update");
-        }
-    }
+    return screen->verdicts[i].verdict != MEED_DEFENCE_EXCLUDE && screen->report.clients[i].moves;
 }
 
-static bool moves(const struct screen *screen, int32_t i)
+/* False: the detector is off, or sees nothing in this client. */
+static bool finds(const struct screen *screen, int32_t i, enum meed_detector detector,
+                  enum meed_defence_verdict *verdict)
 {
-    return screen->verdicts[i].verdict != MEED_DEFENCE_EXCLUDE && screen->verdicts[i].norm > 0.0;
+    enum meed_defence_action action = screen->options->actions[detector];
+    action = action == MEED_DEFENCE_DEFAULT ? defaults[detector] : action;
+    *verdict = action == MEED_DEFENCE_REFUSE ? MEED_DEFENCE_EXCLUDE : MEED_DEFENCE_FLAG;
+    return action != MEED_DEFENCE_OFF && screen->report.clients[i].ratio[detector] >= 1.0;
 }
 
-static void screen_replays(struct screen *screen)
+static void judge_replay(struct screen *screen, int32_t i)
 {
-    int32_t base = screen->table.rows, global = screen->count;
-    if (!screen->past) {
+    enum meed_defence_verdict verdict;
+    const struct meed_detector_client *found = &screen->report.clients[i];
+    double cosine = found->value[MEED_DETECTOR_REPLAY];
+    const char *of = found->past_idx == 0 ? "the last global step"
+                                          : "an update of the round "
+                                            "before";
+    if (!stands(screen, i) || !finds(screen, i, MEED_DETECTOR_REPLAY, &verdict)) {
         return;
     }
+    if (cosine < MEED_DETECTOR_SAME) {
+        judge(&screen->verdicts[i], verdict, "a replay with changes: cosine %.3f with %s", cosine,
+              of);
+    } else {
+        judge(&screen->verdicts[i], verdict,
+              found->past_idx == 0 ? "a replay: it points exactly along %s"
+                                   : "a replay: it equals %s",
+              of);
+    }
+}
+
+/* Both stand out by their likeness and they are alike. */
+static bool twins(const struct screen *screen, int32_t i, int32_t j)
+{
+    const struct meed_detector_client *x = &screen->report.clients[i];
+    const struct meed_detector_client *y = &screen->report.clients[j];
+    double cosine = screen->report.cosines[(int64_t)i * screen->count + j];
+    return cosine >= MEED_DETECTOR_SAME ||
+           (cosine > MEED_DETECTOR_NEAR && x->ratio[MEED_DETECTOR_DUPLICATE] >= 1.0 &&
+            y->ratio[MEED_DETECTOR_DUPLICATE] >= 1.0);
+}
+
+static void judge_duplicates(struct screen *screen)
+{
+    enum meed_defence_verdict verdict;
     for (int32_t i = 0; i < screen->count; i++) {
-        for (int32_t j = -1; j < screen->past->count && moves(screen, i); j++) {
-            double norm = screen->past_norms[j + 1];
-            double with = step_product(&screen->table, i, j < 0 ? global : base + 1 + j, base);
-            if (norm > 0.0 &&
-                with > screen->options->same_cosine * norm * screen->verdicts[i].norm) {
-                exclude(&screen->verdicts[i],
-                        j < 0 ? "a replay: it points exactly along the last global step"
-                              : "a replay: it equals an update of the round before");
+        for (int32_t j = i + 1; j < screen->count && stands(screen, i); j++) {
+            if (!stands(screen, j) || !twins(screen, i, j) ||
+                !finds(screen, j, MEED_DETECTOR_DUPLICATE, &verdict)) {
+                continue;
+            }
+            double cosine = screen->report.cosines[(int64_t)i * screen->count + j];
+            if (cosine >= MEED_DETECTOR_SAME) {
+                judge(&screen->verdicts[j], verdict, "the same update as %s's: counted once",
+                      screen->names[i]);
+            } else {
+                judge(&screen->verdicts[j], verdict,
+                      "nearly the same update as %s's (cosine %.3f): counted once",
+                      screen->names[i], cosine);
             }
         }
     }
 }
 
-static void screen_duplicates(struct screen *screen)
+/* What a client looks like beside its cohort. */
+static void judge_cohort(struct screen *screen, int32_t i)
 {
-    int32_t global = screen->count;
-    for (int32_t i = 0; i < screen->count; i++) {
-        for (int32_t j = i + 1; j < screen->count && moves(screen, i); j++) {
-            double both = screen->verdicts[i].norm * screen->verdicts[j].norm;
-            if (!moves(screen, j) || !(step_product(&screen->table, i, j, global) >
-                                       screen->options->same_cosine * both)) {
-                continue;
-            }
-            char reason[MEED_LIMIT_REASON_BYTES];
-            snprintf(reason, sizeof reason, "the same update as %s's: counted once",
-                     screen->names[i]);
-            exclude(&screen->verdicts[j], reason);
-        }
+    enum meed_defence_verdict verdict;
+    struct meed_defence_client *client = &screen->verdicts[i];
+    const struct meed_detector_client *found = &screen->report.clients[i];
+    if (!stands(screen, i)) {
+        return;
+    }
+    if (finds(screen, i, MEED_DETECTOR_NORM, &verdict)) {
+        judge(client, verdict, "its norm is %.3g times the median",
+              found->value[MEED_DETECTOR_NORM]);
+    }
+    if (finds(screen, i, MEED_DETECTOR_SPAN, &verdict) &&
+        found->ratio[MEED_DETECTOR_DUPLICATE] < 1.0) {
+        judge(client, verdict, "it is a sum of parts of others' updates, or they of it");
+    }
+    if (finds(screen, i, MEED_DETECTOR_DISPERSION, &verdict)) {
+        judge(client, verdict, "its weight lies in other modules than the cohort's (off by %.2f)",
+              found->value[MEED_DETECTOR_DISPERSION]);
+    }
+    if (finds(screen, i, MEED_DETECTOR_DIRECTION, &verdict)) {
+        judge(client, verdict, "it points away from the cohort (cosine %.2f with its centre)",
+              found->value[MEED_DETECTOR_DIRECTION]);
+    }
+    if (finds(screen, i, MEED_DETECTOR_GAP, &verdict)) {
+        judge(client, verdict, "its factors look like the cohort's, their product does not");
     }
 }
 
@@ -146,120 +196,79 @@ static int by_value(const void *x, const void *y)
     return (left > right) - (left < right);
 }
 
-static enum meed_status screen_norms(struct screen *screen)
+/* norms [count]: scratch. */
+static void clip(struct screen *screen, double *norms)
 {
-    double *norms = meed_heap_alloc((size_t)screen->count, sizeof *norms);
-    if (!norms) {
-        return MEED_NOMEM;
-    }
     int32_t moving = 0;
     for (int32_t i = 0; i < screen->count; i++) {
-        if (moves(screen, i)) {
+        if (stands(screen, i)) {
             norms[moving++] = screen->verdicts[i].norm;
         }
     }
     qsort(norms, (size_t)moving, sizeof *norms, by_value);
     double median = moving > 0 ? 0.5 * (norms[(moving - 1) / 2] + norms[moving / 2]) : 0.0;
-    meed_heap_free(norms);
     double most = screen->options->clip_multiple * median;
     for (int32_t i = 0; i < screen->count && moving >= 3 && most > 0.0; i++) {
         struct meed_defence_client *client = &screen->verdicts[i];
-        if (!moves(screen, i) || client->norm <= most) {
+        if (!stands(screen, i) || client->norm <= most) {
             continue;
         }
-        client->verdict = MEED_DEFENCE_CLIP;
         client->factor = most / client->norm;
-        snprintf(client->reason, sizeof client->reason,
-                 "clipped: %.3g times the median norm, cut to %.3g", client->norm / median,
-                 screen->options->clip_multiple);
+        judge(client, MEED_DEFENCE_CLIP, "clipped: %.3g times the median norm, cut to %.3g",
+              client->norm / median, screen->options->clip_multiple);
     }
-    return MEED_OK;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-/* An excluded client stands in as the global adapter, so that no NaN gets into the table. */
-static const struct meed_adapter *member(const struct screen *screen, int32_t i)
+/* Those of a shape and of values that can be compared at all. */
+static void admit(struct screen *screen, const struct meed_adapter *global,
+                  const struct meed_adapter **admitted)
 {
-    int32_t rows = screen->table.rows;
-    if (i < screen->count && screen->verdicts[i].verdict != MEED_DEFENCE_EXCLUDE) {
-        return screen->clients[i];
-    }
-    if (i < rows) {
-        return screen->global;
-    }
-    return i == rows ? screen->past->base : screen->past->clients[i - rows - 1];
-}
-
-/* Of the global step and of the past updates. Two more products each stand behind the table. */
-static void measure_past(struct screen *screen, const struct meed_adapter_pair *behind)
-{
-    const struct table *table = &screen->table;
-    int32_t global = screen->count, base = table->rows;
-    for (int32_t i = 0; i < table->cols - table->rows; i++) {
-        const struct meed_adapter *to = i == 0 ? screen->global : member(screen, base + i);
-        double own = i == 0 ? product(table, global, global) : behind[2 * i].product;
-        double with = i == 0 ? product(table, global, base) : behind[2 * i + 1].product;
-        bool same = meed_adapter_equal(to, screen->past->base);
-        double square = same ? 0.0 : own - 2.0 * with + behind[0].product;
-        screen->past_norms[i] = sqrt(fmax(square, 0.0));
-    }
-}
-
-static enum meed_status build_table(struct screen *screen, struct meed_pool *pool)
-{
-    struct table *table = &screen->table;
-    int32_t past = screen->past ? 1 + screen->past->count : 0;
-    table->rows = screen->count + 1;
-    table->cols = table->rows + past;
-    int64_t in_table = pair_index(table, table->rows - 1, table->cols - 1) + 1;
-    int64_t all = in_table + 2 * (int64_t)past;
-    table->pairs = meed_heap_alloc((size_t)all, sizeof *table->pairs);
-    screen->past_norms = meed_heap_alloc((size_t)past, sizeof *screen->past_norms);
-    if (!table->pairs || !screen->past_norms) {
-        return MEED_NOMEM;
-    }
-    struct meed_adapter_pair *next = table->pairs;
-    for (int32_t x = 0; x < table->rows; x++) {
-        for (int32_t y = x; y < table->cols; y++) {
-            *next++ = (struct meed_adapter_pair){member(screen, x), member(screen, y), 0.0};
+    for (int32_t i = 0; i < screen->count; i++) {
+        struct meed_defence_client *client = &screen->verdicts[i];
+        *client = (struct meed_defence_client){.verdict = MEED_DEFENCE_ACCEPT, .factor = 1.0};
+        if (!meed_adapter_same_shape(global, screen->clients[i])) {
+            judge(client, MEED_DEFENCE_EXCLUDE, "its shapes are not those of the plan");
+        } else if (!all_finite(screen->clients[i])) {
+            judge(client, MEED_DEFENCE_EXCLUDE, "it holds a value that is not finite");
+        } else {
+            admitted[i] = screen->clients[i];
         }
     }
-    for (int32_t i = 0; i < past; i++) {
-        const struct meed_adapter *from = screen->past->base;
-        const struct meed_adapter *to = member(screen, table->rows + i);
-        *next++ = (struct meed_adapter_pair){to, to, 0.0};
-        *next++ = (struct meed_adapter_pair){to, from, 0.0};
-    }
-    meed_adapter_products(table->pairs, (int32_t)all, pool);
-    measure_past(screen, table->pairs + in_table);
-    return MEED_OK;
 }
 
 enum meed_status meed_defence_screen(const struct meed_adapter *global,
                                      const struct meed_adapter *const *clients,
                                      const char *const *names, int32_t count,
-                                     const struct meed_defence_past *past,
+                                     const struct meed_step_past *past,
                                      const struct meed_defence_options *options,
                                      struct meed_pool *pool, struct meed_defence_client *verdicts)
 {
     enum meed_status st = MEED_OK;
-    struct screen screen = {global, clients, names, count, past, options, verdicts, {0}, NULL};
+    struct screen screen = {clients, names, count, options, verdicts, {0}};
+    struct meed_arena arena;
+    void *admitted = NULL, *norms = NULL;
+    meed_arena_init_growing(&arena, "round", arena_limit);
+    MEED_TRY_OUT(meed_arena_alloc_array(&arena, (size_t)count + 1, sizeof *clients, &admitted));
+    MEED_TRY_OUT(meed_arena_alloc_array(&arena, (size_t)count + 1, sizeof(double), &norms));
+    admit(&screen, global, admitted);
+    MEED_TRY_OUT(meed_detector_run(global, admitted, count, past, pool, &arena, &screen.report));
     for (int32_t i = 0; i < count; i++) {
-        verdicts[i] = (struct meed_defence_client){.verdict = MEED_DEFENCE_ACCEPT, .factor = 1.0};
-        if (!meed_adapter_same_shape(global, clients[i])) {
-            exclude(&verdicts[i], "its shapes are not those of the plan");
-        } else if (!all_finite(clients[i])) {
-            exclude(&verdicts[i], "it holds a value that is not finite");
+        verdicts[i].norm = screen.report.clients[i].norm;
+        verdicts[i].score = screen.report.clients[i].score;
+        if (screen.report.clients[i].overflows) {
+            judge(&verdicts[i], MEED_DEFENCE_EXCLUDE,
+                  "its numbers are too large to be a trained update");
         }
+        judge_replay(&screen, i);
     }
-    MEED_TRY_OUT(build_table(&screen, pool));
-    measure_norms(&screen);
-    screen_replays(&screen);
-    screen_duplicates(&screen);
-    MEED_TRY_OUT(screen_norms(&screen));
+    judge_duplicates(&screen);
+    for (int32_t i = 0; i < count; i++) {
+        judge_cohort(&screen, i);
+    }
+    clip(&screen, norms);
 out:
-    meed_heap_free(screen.table.pairs);
-    meed_heap_free(screen.past_norms);
+    meed_arena_clear(&arena);
     return st;
 }

@@ -1,23 +1,19 @@
-/* First screens on a cohort: what can be seen in the updates before anything is evaluated.
+/* Screening: what the detectors' findings (detector.h) cost an update before anything is evaluated.
  *
- * All screens look at ΔW_k = s_k B_k A_k − s_g B_g A_g and never at A and B apart, which can be
- * turned into each other without changing the model. Inner products come from small Gram matrices,
+ *   shape, finite  another shape than the plan's or a value that is not finite excludes (a diverged
+ *                  training, or an attack)
+ *   detectors      a ratio of 1 or more does what the policy says of that detector: nothing, a
+ *                  remark, or exclusion
+ *   clip           beyond a multiple of the cohort's median ‖ΔW‖ the weight p_k is cut by the same
+ *                  factor, which is the same as scaling ΔW_k. Needs three moving clients
  *
- *     ⟨s_i B_i A_i, s_j B_j A_j⟩ = s_i s_j Σ (B_iᵀB_j) ∘ (A_i A_jᵀ)
- *
- * so no N × K matrix is formed; in fp64, because ΔW is a small difference of large products.
- *
- *   finite     a value that is not finite excludes (a diverged training, or an attack)
- *   replay     cosine > 0.999 with the last global step, or with an update of the round before,
- *              excludes: it is work of others, or of another round
- *   duplicate  cosine > 0.999 between two clients: the cohort counts it once. The first in id
- *              order stands, because nobody can have seen another's update before the round closed:
- *              both come from one hand
- *   norm       beyond a multiple of the cohort's median ‖ΔW‖ it is clipped: the weight p_k is cut
- *              by the same factor, which is the same as scaling ΔW_k. Needs three moving clients
- *
- * Shapes are checked where the bytes are decoded (incoming.h). An unchanged update is not a fault:
- * its ΔW is 0, it is valued, and earns exactly 0.
+ * By default replay and duplicate exclude, because a cosine of 0.999 with other work is no matter
+ * of taste, and everything that compares a client with its cohort makes a remark: a remark costs
+ * nobody money, stands in ledger and receipt with its number, and the operator may raise it to an
+ * exclusion when the cohort is large and alike enough. `span` is never more than a remark, since
+ * the parts of a split and the whole look the same in it. Of duplicates the first in id order
+ * stands, because nobody can have seen another's update before the round closed: both come from one
+ * hand. An unchanged update is not a fault: its ΔW is 0, it is valued, and earns exactly 0.
  */
 #ifndef MEED_SERVER_DEFENCE_H
 #define MEED_SERVER_DEFENCE_H
@@ -25,38 +21,47 @@
 #include "base/threads.h"
 #include "engine/adapter.h"
 #include "proto/limits.h"
+#include "server/detector.h"
 
 MEED_BEGIN_C
 
 enum meed_defence_verdict {
     MEED_DEFENCE_ACCEPT,
+    MEED_DEFENCE_FLAG,   /* stays as it is, with a remark */
     MEED_DEFENCE_CLIP,   /* stays, with less weight */
     MEED_DEFENCE_EXCLUDE /* not valued, not paid, not aggregated */
 };
 
 struct meed_defence_client {
     enum meed_defence_verdict verdict;
-    double norm;   /* ‖ΔW_k‖ over all modules */
-    double factor; /* of the weight: 1, less when clipped, 0 when excluded */
-    char reason[MEED_LIMIT_REASON_BYTES];
+    double norm;                          /* ‖ΔW_k‖ over all modules */
+    double factor;                        /* of the weight: 1, less when clipped, 0 when excluded */
+    double score;                         /* the detectors' anomaly score */
+    char reason[MEED_LIMIT_REASON_BYTES]; /* "" when accepted */
 };
 
-/* What the cohort is compared with; NULL and 0 in the first round. */
-struct meed_defence_past {
-    const struct meed_adapter *base;           /* global adapter of the round before */
-    const struct meed_adapter *const *clients; /* [count] its updates */
-    int32_t count;
+enum meed_defence_action {
+    MEED_DEFENCE_DEFAULT,
+    MEED_DEFENCE_OFF,
+    MEED_DEFENCE_REMARK,
+    MEED_DEFENCE_REFUSE,
+    MEED_DEFENCE_ACTION_COUNT
 };
 
 struct meed_defence_options {
     double clip_multiple; /* 0: never clip */
-    double same_cosine;   /* 0.999 */
+    enum meed_defence_action actions[MEED_DETECTOR_COUNT];
 };
 
-/* clients [count] in id order, names for the reasons, all of global's shape. */
+/* "default", "off", "flag", "exclude". */
+const char *meed_defence_action_name(enum meed_defence_action action);
+/* CONFIG if a detector cannot do what is asked of it. */
+MEED_MUST_CHECK enum meed_status meed_defence_check(const struct meed_defence_options *options);
+
+/* clients [count] in id order, names for the reasons. past NULL: the first round. */
 MEED_MUST_CHECK enum meed_status
 meed_defence_screen(const struct meed_adapter *global, const struct meed_adapter *const *clients,
-                    const char *const *names, int32_t count, const struct meed_defence_past *past,
+                    const char *const *names, int32_t count, const struct meed_step_past *past,
                     const struct meed_defence_options *options, struct meed_pool *pool,
                     struct meed_defence_client *verdicts);
 

@@ -7,7 +7,6 @@
 #include "base/log.h"
 
 enum { RESULT_MAX_BYTES = 256 << 20, PAST_MAX_CLIENTS = 64 };
-static const double same_cosine = 0.999;
 
 /* ---- preparation ----------------------------------------------------------------------------- */
 
@@ -212,10 +211,10 @@ static enum meed_status screen(struct meed_settle *settle, struct meed_cohort *c
 {
     struct meed_cohort *past = NULL;
     MEED_TRY(load_past(settle, cohort->round, &past));
-    struct meed_defence_options options = {settle->config.terms->clip_multiple, same_cosine};
-    struct meed_defence_past compare = {NULL, NULL, 0};
+    struct meed_defence_options options = {.clip_multiple = settle->config.terms->clip_multiple};
+    struct meed_step_past compare = {NULL, NULL, 0};
     if (past) {
-        compare = (struct meed_defence_past){
+        compare = (struct meed_step_past){
             past->global, (const struct meed_adapter *const *)past->adapters, past->count};
     }
     enum meed_status st = meed_defence_screen(

@@ -75,7 +75,7 @@ static void equals_the_definition(void **state)
     }
     for (size_t i = 0; i < MEED_COUNT(ranks); i++) {
         for (size_t j = 0; j < MEED_COUNT(ranks); j++, count++) {
-            pairs[count] = (struct meed_adapter_pair){adapters[i], adapters[j], NAN};
+            pairs[count] = (struct meed_adapter_pair){adapters[i], adapters[j], NAN, NULL};
             again[count] = pairs[count];
         }
     }

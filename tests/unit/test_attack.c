@@ -275,7 +275,7 @@ static double effect(const struct bench *bench, enum meed_attack kind, int axis)
 
 static double product(const struct meed_adapter *x, const struct meed_adapter *y)
 {
-    struct meed_adapter_pair pair = {x, y, 0.0};
+    struct meed_adapter_pair pair = {x, y, 0.0, NULL};
     meed_adapter_products(&pair, 1, NULL);
     return pair.product;
 }

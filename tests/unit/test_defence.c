@@ -23,7 +23,7 @@ static const struct meed_model_config model = {.hidden = 12,
                                                .head_dim = 8,
                                                .vocab = 32,
                                                .max_positions = 64};
-static const struct meed_defence_options options = {3.0, 0.999};
+static const struct meed_defence_options options = {.clip_multiple = 3.0};
 static const char *const names[] = {"anna", "ben", "cleo", "dan", "eve"};
 
 static struct meed_adapter *global;
@@ -83,8 +83,8 @@ static void disguise(struct meed_adapter *adapter)
     }
 }
 
-static void screen(struct meed_adapter **clients, int32_t count,
-                   const struct meed_defence_past *past, struct meed_defence_client *verdicts)
+static void screen(struct meed_adapter **clients, int32_t count, const struct meed_step_past *past,
+                   struct meed_defence_client *verdicts)
 {
     assert_int_equal(meed_defence_screen(global, (const struct meed_adapter *const *)clients, names,
                                          count, past, &options, NULL, verdicts),
@@ -173,7 +173,7 @@ static void defence_sees_replays(void **state)
         }
     }
     const struct meed_adapter *past_clients[] = {old};
-    struct meed_defence_past past = {base, past_clients, 1};
+    struct meed_step_past past = {base, past_clients, 1};
     struct meed_defence_client verdicts[3];
     screen(clients, 3, &past, verdicts);
     assert_int_equal(verdicts[0].verdict, MEED_DEFENCE_ACCEPT);
@@ -211,6 +211,21 @@ static void defence_clips_and_excludes_by_size(void **state)
     }
 }
 
+/* Of two, nobody can say which is too large. */
+static void defence_clips_nobody_of_two(void **state)
+{
+    (void)state;
+    struct meed_adapter *clients[2] = {moved(1, 0.1), moved(3, 20.0)};
+    struct meed_defence_client verdicts[2];
+    struct meed_defence_options tight = {.clip_multiple = 1.0};
+    assert_int_equal(meed_defence_screen(global, (const struct meed_adapter *const *)clients, names,
+                                         2, NULL, &tight, NULL, verdicts),
+                     MEED_OK);
+    assert_true(verdicts[0].factor == 1.0 && verdicts[1].factor == 1.0);
+    meed_adapter_destroy(clients[0]);
+    meed_adapter_destroy(clients[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +234,7 @@ int main(void)
         cmocka_unit_test(defence_counts_copies_once),
         cmocka_unit_test(defence_sees_replays),
         cmocka_unit_test(defence_clips_and_excludes_by_size),
+        cmocka_unit_test(defence_clips_nobody_of_two),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
