@@ -183,7 +183,7 @@ static void a_prompt_too_long_is_refused(void **state)
     char *text = malloc(40001);
     assert_non_null(text);
     for (int i = 0; i < 40000; i++) {
-        text[i] = i % 4 == 3 ? ' ' : (char)('a' + i % 23);
+        text[i] = "abc "[i % 4];
     }
     text[40000] = 0;
     const struct meed_judge_request request = {.system = "", .user = text};
