@@ -1,13 +1,14 @@
 /* What a cohort's values cost, by estimator, on adapters trained here from the embedded model.
  *
  * Ten clients train on slices of the example's data (24 steps, rank 4): a first round from a fresh
- * adapter, a second from the mean of the first. Exact
- * Shapley from all 1,024 coalitions is the truth for `gradient` (one to four nodes), for orders
- * (TMC) by gates, and for orders that merge and score one coalition at a time, as published systems
- * do. The second cohort replaces four clients by attackers: swapped replies, a flipped update,
- * noise of an update's size, nothing at all. A thousand clients are mixtures of the ten with noise
- * on both factors; no exact value is known there, so gradient is held to its own residual, and
- * orders are priced by the evaluations of one pair, below which they have no answer at all.
+ * adapter, a second from the mean of the first. Exact Shapley from all 1,024 coalitions is the
+ * truth for `gradient` (one to four nodes) and for orders (TMC); orders are priced by the seconds
+ * of merging and scoring one coalition at a time, as published systems do, times the evaluations
+ * that they need for gradient's error. A third cohort replaces four clients of the first by
+ * attackers: swapped replies, a flipped update, noise of an update's size, nothing at all. A
+ * thousand clients are mixtures of the ten with noise on both factors; no exact value is known
+ * there, so gradient is held to its own residual, and orders are priced by the evaluations of one
+ * pair, below which they have no answer at all.
  *
  * Seconds are processor seconds of all threads, which a busy machine stretches less than the clock.
  * Every fifth dialogue of the benchmark: exact values are what takes the time.

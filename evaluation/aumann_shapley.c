@@ -8,9 +8,10 @@
  * the quadrature shows for free, as Σφ − (v(N) − v(∅)).
  *
  * It is the Shapley value where v is multilinear in the mask, and where v is at most quadratic with
- * squares; a term m_i²·m_j is already split 2/3 to 1/3 instead of by halves. A small update makes v
- * nearly quadratic, which is why two nodes come within a fraction of a percent of Shapley on
- * low-rank adapters; whether they do on a given cohort is what exact values of a small one tell.
+ * squares; a term m_i²·m_j is already split 2/3 to 1/3 instead of by halves, so the two part where
+ * single updates are large, and meet again as clients become many and small. Four nodes are the
+ * default: on ten clients' adapters of the embedded model (bench `values`) two leave a residual of
+ * 4 to 10 % of the range of values, four 0.3 to 0.8 %, and values within 0.9 to 1.9 % of Shapley's.
  */
 #include "evaluation/estimator_draws.h"
 

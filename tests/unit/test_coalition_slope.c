@@ -108,14 +108,17 @@ static void slopes_are_difference_quotients(void **state)
 static void slopes_keep_nulls_twins_and_bits(void **state)
 {
     /* Goal: null clients exactly 0, twins equal bits, and a sequence's slopes do not depend on the
-     * batch. */
+     * batch but for the order of fp64 sums: rows are the same bits in any batch (net.h), a device
+     * may add them up in slabs. */
     (void)state;
     static double slopes[MAX_SEQUENCES * CLIENTS], again[MAX_SEQUENCES * CLIENTS];
     struct meed_coalition *wide = evaluator(global, MEED_PATH_STACK, 512);
     struct meed_coalition *narrow = evaluator(global, MEED_PATH_STACK, 24);
     slopes_of(wide, slopes);
     slopes_of(narrow, again);
-    assert_memory_equal(slopes, again, (size_t)benchmark.sequence_count * CLIENTS * sizeof(double));
+    for (int i = 0; i < benchmark.sequence_count * CLIENTS; i++) {
+        assert_true(fabs(slopes[i] - again[i]) <= 1e-12);
+    }
     for (int s = 0; s < benchmark.sequence_count; s++) {
         assert_true(slopes[s * CLIENTS + 2] == 0);
         assert_true(slopes[s * CLIENTS + 3] == slopes[s * CLIENTS + 4]);
