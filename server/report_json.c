@@ -1,6 +1,7 @@
 /* See report_json.h. */
 #include "server/report_json.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <jansson.h>
@@ -48,6 +49,7 @@ static json_t *client_entry(struct gather *gather, int32_t round,
                             const struct meed_ledger_client *client)
 {
     int64_t up = 0, down = 0;
+    struct meed_store_update update;
     json_t *entry = json_object();
     if (meed_store_traffic(gather->source->store, round, client->id, &up, &down) != MEED_OK) {
         up = down = 0;
@@ -58,6 +60,10 @@ static json_t *client_entry(struct gather *gather, int32_t round,
     gather->bad |= json_object_set_new(entry, "share", json_integer(client->share));
     gather->bad |= json_object_set_new(entry, "status", json_string(state_word(client->state)));
     gather->bad |= json_object_set_new(entry, "reason", json_string(client->reason));
+    if (meed_store_find_update(gather->source->store, round, client->id, &update) == MEED_OK &&
+        isfinite(update.train_loss)) {
+        gather->bad |= json_object_set_new(entry, "loss", json_real(update.train_loss));
+    }
     gather->bad |= json_object_set_new(entry, "bytes_up", json_integer(up));
     gather->bad |= json_object_set_new(entry, "bytes_down", json_integer(down));
     return entry;

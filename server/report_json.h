@@ -5,14 +5,15 @@
  *                "merge": {"method", "update_norm", "fedit_error", "retained_energy",
  *                          "frozen_ranks", "updates", "bytes_up", "bytes_down"},
  *                "clients": [{"id", "phi", "se", "share", "status", "reason",
- *                             "bytes_up", "bytes_down"}]}],
+ *                             "loss", "bytes_up", "bytes_down"}]}],
  *    "total": [{"id", "share"}]}
  *
  * `budget` is that of the rounds listed plus those to come; abandoned rounds have "abandoned": true
  * and no clients. `merge` is aggregate.h's report of ΔW* = Σ p_k ΔW_k: its norm, what a mean of
  * factors would miss of it, what the cut to the rank kept, and the bytes of all clients. `status`
- * is paid, unpaid, excluded or absent. Numbers of money are integers in the unit of the
- * configuration. The file is replaced as a whole after every round.
+ * is paid, unpaid, excluded or absent; `loss` is the client's own figure and missing where it sent
+ * no update. Numbers of money are integers in the unit of the configuration. The file is replaced
+ * as a whole after every round.
  */
 #ifndef MEED_SERVER_REPORT_JSON_H
 #define MEED_SERVER_REPORT_JSON_H
