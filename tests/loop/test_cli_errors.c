@@ -249,9 +249,9 @@ static void errors_usage(void **state)
 static void errors_options(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"up",    "serve",  "join",     "provision",
-                                           "train", "value",  "eval",     "generate",
-                                           "chat",  "ledger", "tokenize", "logits"};
+    static const char *const commands[] = {"up",     "serve",    "join",     "provision", "train",
+                                           "value",  "eval",     "generate", "report",    "chat",
+                                           "ledger", "tokenize", "logits"};
     static const struct {
         const char *option, *says;
     } cases[] = {{"--nonsense", "\"--nonsense\""},

@@ -83,6 +83,7 @@ static const struct {
     {"proto", {"proto", "base"}},
     {"engine", {"engine", "kernels", "base"}},
     {"evaluation", {"evaluation", "engine", "kernels/types.h", "kernels/backend.h", "base"}},
+    {"report", {"report", "base"}},
     {"client", {"client", "engine", "proto", "kernels/types.h", "kernels/backend.h", "base"}},
     {"server",
      {"server", "evaluation", "engine", "proto", "kernels/types.h", "kernels/backend.h", "base"}},
@@ -124,7 +125,7 @@ void tidy_check_includes(const struct tidy_file *file, const struct tidy_sink *s
 
 static const struct {
     const char *header; /* prefix of the include name */
-    const char *files[12];
+    const char *files[16];
 } confined[] = {
     {"oneapi/", {"kernels/cpu/matmul_onednn.c"}},
     {"dnnl", {"kernels/cpu/matmul_onednn.c"}},
@@ -136,7 +137,7 @@ static const struct {
      {"engine/model_config.c", "engine/safetensors*.c", "engine/adapter_peft.c",
       "engine/tokenizer*.c", "engine/chat*.c", "server/*.c", "client/dataset*.c",
       "evaluation/benchmark*.c", "evaluation/jsonl_file.*", "evaluation/fastchat.c",
-      "evaluation/judge*.c", "evaluation/judgment_file.c"}},
+      "evaluation/judge*.c", "evaluation/judgment_file.c", "report/read*"}},
     {"pcre2", {"engine/tokenizer*.c"}},
     {"utf8proc", {"engine/tokenizer*.c"}},
     {"protobuf-c", {"proto/codec*.c"}},

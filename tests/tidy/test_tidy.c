@@ -20,8 +20,9 @@
 #include "base/file.h"
 #include "tests/support/tidy_rules.h"
 
-static const char *const folders[] = {"base",   "kernels", "engine", "proto", "evaluation",
-                                      "server", "client",  "cli",    "tests", "bench"};
+static const char *const folders[] = {"base",       "kernels", "engine", "proto",
+                                      "evaluation", "server",  "client", "report",
+                                      "cli",        "tests",   "bench"};
 
 struct found {
     int reports;

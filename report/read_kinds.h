@@ -1,0 +1,19 @@
+/* The readers behind reader.h, one for each kind of result. */
+#ifndef MEED_REPORT_READ_KINDS_H
+#define MEED_REPORT_READ_KINDS_H
+
+#include "report/read_json.h"
+
+MEED_BEGIN_C
+
+/* {"run", "budget", "rounds": […], "total": […]}: the format of server/report_json.h. */
+MEED_MUST_CHECK enum meed_status meed_read_federation(const char *path, const json_t *root,
+                                                      struct meed_run_record *record);
+/* Adds what only the ledger knows: hashes, configuration, the value with every update. */
+MEED_MUST_CHECK enum meed_status meed_read_ledger(const char *path, struct meed_run_record *record);
+/* {"method", "clients": […], "coalitions": […], "pairs": […]}: `meed value --json`. */
+MEED_MUST_CHECK enum meed_status meed_read_valuation(const char *path, const json_t *root,
+                                                     struct meed_run_record *record);
+
+MEED_END_C
+#endif

@@ -1,0 +1,114 @@
+/* A run as the report knows it: one shape for a federation and for a valuation.
+ *
+ * Readers (read_*.c) fill it from files, pages draw it, and neither knows the other: a new kind of
+ * result is a new reader. A valuation is a record of one round. What a file does not say is NaN, −1
+ * or NULL and its chart or column is left out; nothing here is computed but sums.
+ *
+ * Everything lives in the record's arena until meed_run_record_clear.
+ */
+#ifndef MEED_REPORT_RUN_RECORD_H
+#define MEED_REPORT_RUN_RECORD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/arena.h"
+
+MEED_BEGIN_C
+
+enum meed_run_state {
+    MEED_RUN_ABSENT,
+    MEED_RUN_PAID,
+    MEED_RUN_UNPAID,
+    MEED_RUN_EXCLUDED,
+    MEED_RUN_STATE_COUNT
+};
+
+/* One client in one round. */
+struct meed_run_cell {
+    enum meed_run_state state;
+    double phi, se;
+    int64_t share;
+    const char *reason; /* "" for none */
+    double loss;        /* self-reported training loss */
+    int64_t bytes_up, bytes_down;
+};
+
+struct meed_run_round {
+    int32_t number;
+    bool abandoned;              /* nothing was settled; cells are absent */
+    int64_t budget;              /* −1 if not said */
+    double value_empty;          /* before the round */
+    double value_full;           /* with every update merged */
+    double value_kept;           /* with those that are not excluded */
+    struct meed_run_cell *cells; /* [client_count] */
+};
+
+/* An axis of the benchmark in a valuation. */
+struct meed_run_axis {
+    const char *name;
+    double *phi, *se; /* [client_count] */
+};
+
+struct meed_run_coalition {
+    int32_t size;
+    double value;
+    const char *members; /* "bank, clinic"; "nobody" */
+};
+
+struct meed_run_pair {
+    const char *title, *note;
+    double full;    /* the size that has full colour, 0: the largest */
+    double *values; /* [client_count, client_count], NaN where not known */
+};
+
+struct meed_run_fact {
+    const char *name, *value;
+};
+
+enum { MEED_RUN_FACTS_MOST = 32, MEED_RUN_PAIRS_MOST = 3 };
+
+struct meed_run_record {
+    struct meed_arena arena;
+    const char *title; /* what names the run among others: its path as given */
+    const char *kind;  /* "federation", "valuation" */
+    const char *unit;  /* of utility and φ */
+    int32_t client_count;
+    const char **clients; /* [client_count] */
+    int64_t *totals;      /* [client_count] credits of the whole run */
+    int64_t budget;       /* of the whole run */
+    int32_t round_count;
+    struct meed_run_round *rounds;
+    int32_t axis_count;
+    struct meed_run_axis *axes;
+    int32_t coalition_count;
+    struct meed_run_coalition *coalitions;
+    int32_t pair_count;
+    struct meed_run_pair pairs[MEED_RUN_PAIRS_MOST];
+    int32_t fact_count;
+    struct meed_run_fact facts[MEED_RUN_FACTS_MOST];
+    char note[512]; /* "" or what a reader must know first */
+};
+
+void meed_run_record_init(struct meed_run_record *record);
+void meed_run_record_clear(struct meed_run_record *record); /* accepts zeroed */
+
+/* Zeroed items of the record's arena; NULL for none. */
+MEED_MUST_CHECK enum meed_status meed_run_record_array(struct meed_run_record *record, size_t count,
+                                                       size_t item_bytes, void **block);
+MEED_MUST_CHECK enum meed_status meed_run_record_text(struct meed_run_record *record,
+                                                      const char *text, const char **copy);
+/* Cells of client_count absent clients. */
+MEED_MUST_CHECK enum meed_status meed_run_record_cells(struct meed_run_record *record,
+                                                       struct meed_run_cell **cells);
+/* A row of the page's last table; value is copied. More than fit is a bug. */
+MEED_MUST_CHECK enum meed_status meed_run_record_fact(struct meed_run_record *record,
+                                                      const char *name, const char *format, ...)
+    MEED_PRINTF(3, 4);
+/* Index of the client, −1 if there is none. */
+int32_t meed_run_record_find(const struct meed_run_record *record, const char *client);
+/* The last round that was settled, NULL if none. */
+const struct meed_run_round *meed_run_record_last(const struct meed_run_record *record);
+const char *meed_run_state_word(enum meed_run_state state);
+
+MEED_END_C
+#endif

@@ -1,0 +1,185 @@
+/* meed report: the page of stored runs, from the binary to the last byte.
+ *
+ * Goal: the page is one well-formed file that needs nothing else, says what the run's files say,
+ * and is the same bytes every time; wrong input ends in one sentence and no page. Method: the
+ * binary on a federation and a valuation kept beside this test, their numbers looked up in the
+ * page; then the same files broken in one place each.
+ */
+#include "tests/loop/cli_fixture.h"
+
+#include "tests/support/tags.h"
+
+#define RUNS MEED_SOURCE_DIR "/tests/loop/report"
+
+static int setup(void **state)
+{
+    (void)state;
+    scratch_make(scratch);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    scratch_remove(scratch);
+    return 0;
+}
+
+/* The page of `runs`; free it. */
+static char *page_of(const char *runs, const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", scratch, name);
+    command_good(NULL, "report %s --out %s", runs, path);
+    return scratch_read(path, NULL);
+}
+
+static void check_page(const char *page, const char *const *says)
+{
+    const char *fault = tags_fault(page);
+    if (fault) {
+        fail_msg("%s", fault);
+    }
+    static const char *const outside[] = {"http",    "<script", "src=", "url(",
+                                          "@import", "nan",     "inf"};
+    for (size_t i = 0; i < MEED_COUNT(outside); i++) {
+        if (strstr(page, outside[i])) {
+            fail_msg("the page holds \"%s\"", outside[i]);
+        }
+    }
+    for (; *says; says++) {
+        if (!strstr(page, *says)) {
+            fail_msg("the page lacks \"%s\"", *says);
+        }
+    }
+}
+
+static void report_draws_a_federation(void **state)
+{
+    (void)state;
+    static const char *const says[] = {"<!DOCTYPE html>",
+                                       "<meta charset=\"utf-8\">",
+                                       "prefers-color-scheme:dark",
+                                       "Who earned what",
+                                       "30,000 of 30,000 credits",
+                                       "answers do not fit their questions",
+                                       "<td class=\"excluded\">excluded</td>",
+                                       "Utility over rounds",
+                                       "Pay against value",
+                                       "Value of each client over rounds",
+                                       "Training loss",
+                                       "Bytes sent by each client",
+                                       "ledger head",
+                                       "role=\"img\" aria-label=\"",
+                                       NULL};
+    char *page = page_of(RUNS "/federation/", "federation.html");
+    char *again = page_of(RUNS "/federation/", "again.html");
+    check_page(page, says);
+    assert_string_equal(page, again);
+    free(page);
+    free(again);
+}
+
+static void report_draws_a_valuation(void **state)
+{
+    (void)state;
+    static const char *const says[] = {"On the axis grounding",
+                                       "Value by size of coalition",
+                                       "64 coalitions, best first",
+                                       "Interaction",
+                                       "Overlap",
+                                       "Cosine of updates",
+                                       "class=\"minus\"",
+                                       NULL};
+    char *page = page_of(RUNS "/value.json", "value.html");
+    check_page(page, says);
+    free(page);
+}
+
+static void report_compares_runs(void **state)
+{
+    (void)state;
+    static const char *const says[] = {"<h1>2 runs</h1>", "Side by side", "Part of the pay",
+                                       "href=\"#run-2\"", "id=\"run-2\"", NULL};
+    char *page = page_of(RUNS "/federation " RUNS "/value.json", "both.html");
+    check_page(page, says);
+    free(page);
+}
+
+/* A copy of the federation's report with one change. */
+static void change(const char *name, const char *from, const char *to)
+{
+    char *text = scratch_read(RUNS "/federation/report.json", NULL);
+    char *made = replaced(text, from, to);
+    write_text(name, made);
+    free(made);
+    free(text);
+}
+
+static void report_makes_ids_harmless(void **state)
+{
+    /* Ids of our own server cannot look like this; the file may come from anywhere. */
+    (void)state;
+    char *text = scratch_read(RUNS "/federation/report.json", NULL);
+    for (int i = 0; i < 4; i++) { /* three rounds and the total */
+        char *made = replaced(text, "\"bank\"", "\"<script>alert(1)</script>\"");
+        free(text);
+        text = made;
+    }
+    write_text("hostile.json", text);
+    free(text);
+    char line[512];
+    snprintf(line, sizeof line, "%s/hostile.json", scratch);
+    static const char *const says[] = {"&lt;script&gt;alert(1)&lt;/script&gt;", NULL};
+    char *page = page_of(line, "hostile.html");
+    check_page(page, says);
+    free(page);
+}
+
+static void report_refuses_what_is_no_run(void **state)
+{
+    (void)state;
+    write_text("empty.json", "");
+    write_text("list.json", "[]");
+    write_text("other.json", "{\"loss\": 1}");
+    change("status.json", "\"paid\"", "\"rich\"");
+    change("number.json", "\"phi\": ", "\"phi\": \"x\", \"y\": ");
+    change("client.json", "\"id\": \"bank\"", "\"id\": \"elsewhere\"");
+    change("share.json", "\"share\": ", "\"share\": -1, \"y\": ");
+    static const struct row rows[] = {
+        {MEED_ARG, "report", {"no RUN given", "meed help report"}, NULL},
+        {MEED_NOT_FOUND, "report @/nowhere --out @/no.html", {"@/nowhere: no such"}, NULL},
+        {MEED_NOT_FOUND, "report @ --out @/no.html", {"no report.json", "--state"}, NULL},
+        {MEED_FORMAT, "report @/empty.json --out @/no.html", {"@/empty.json:1"}, NULL},
+        {MEED_FORMAT, "report @/list.json --out @/no.html", {"no JSON object"}, NULL},
+        {MEED_FORMAT, "report @/other.json --out @/no.html", {"\"rounds\"", "meed value"}, NULL},
+        {MEED_FORMAT,
+         "report @/status.json --out @/no.html",
+         {"rounds[0].clients[0]", "\"status\" must be paid"},
+         NULL},
+        {MEED_FORMAT,
+         "report @/number.json --out @/no.html",
+         {"rounds[0].clients[0]", "\"phi\" must be a finite number"},
+         NULL},
+        {MEED_FORMAT, "report @/client.json --out @/no.html", {"\"id\" must be a client"}, NULL},
+        {MEED_FORMAT, "report @/share.json --out @/no.html", {"\"share\" must be a whole"}, NULL},
+        {MEED_NOT_FOUND,
+         "report ~/../../tests/loop/report/value.json --out @/none/no.html",
+         {"@/none"},
+         NULL},
+    };
+    check_rows(rows, MEED_COUNT(rows));
+    check_absent("@/no.html");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(report_draws_a_federation),
+        cmocka_unit_test(report_draws_a_valuation),
+        cmocka_unit_test(report_compares_runs),
+        cmocka_unit_test(report_makes_ids_harmless),
+        cmocka_unit_test(report_refuses_what_is_no_run),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
