@@ -47,7 +47,7 @@ static const struct argp_option option_rows[] = {
     {"state", 's', "DIR", 0, "folder of keys, adapters, ledger and logs (default: out/NAME)", 0},
     {"json", 'j', "FILE", 0, "write the report here, after every round", 0},
     {"seed", 'S', "N", 0, "instead of the file's seed", 0},
-    {"device", 'd', "WORD", 0, "of everybody: cpu, cuda or cuda:N (default: cpu)", 0},
+    {"device", 'd', "WORD", 0, "of everybody, instead of the file's: cpu, cuda or cuda:N", 0},
     {"metrics-port", 'm', "PORT", 0, "serve /metrics and /healthz here (default: off)", 0},
     {"insecure", 'i', NULL, 0, "plain text instead of mutual TLS", 0},
     {"quiet", 'q', NULL, 0, "print the final table only", 0},
@@ -101,11 +101,12 @@ static const char documentation[] =
     "  meed up federation.yaml --state runs/7 --seed 7 --json report.json\n\n"
     "Run it again with the same --state to go on after a stop.\n\n"
     "FILE is YAML; paths are relative to it. Needed are\n"
-    "  model, benchmark, clients: a list of {id, data, behaviour: honest|idle}\n"
+    "  model, benchmark, clients: a list of {id, data, behaviour: honest|idle,\n"
+    "    device: the federation's}\n"
     "and these have defaults:\n"
     "  name: federation, listen: 127.0.0.1:0, rounds: 3, quorum: all,\n"
     "  deadline: 10m, budget: 1000 a round, seed: 1, clip: 3,\n"
-    "  server_threads: all, client_threads: 1,\n"
+    "  server_threads: all, client_threads: 1, device: cpu|cuda|cuda:N,\n"
     "  aggregation: svd|fedavg|ffa|rolora|stack|fedex|median|trimmed|krum|\n"
     "    multikrum|normclip|fltrust, frozen_rank: 128 (stack, fedex),\n"
     "  weights: uniform|samples|contribution, sample_cap: 4\n"
@@ -292,16 +293,17 @@ static enum meed_status child_spawn(struct up *up, struct child *child, const ch
     snprintf(key, sizeof key, "%s/keys/client-%s.key", up->state, client->id);
     snprintf(threads, sizeof threads, "%d", up->file.client_threads);
     MEED_TRY(meed_file_make_folder(folder));
-    const char *argv[32] = {"meed",        "--log",
-                            "info",        "join",
-                            "--server",    server,
-                            "--id",        client->id,
-                            "--model",     up->file.model,
-                            "--data",      client->data,
-                            "--state",     folder,
-                            "--threads",   threads,
-                            "--behaviour", client->idle ? "idle" : "honest",
-                            "--device",    up->options.device ? up->options.device : "cpu"};
+    const char *argv[32] = {
+        "meed",        "--log",
+        "info",        "join",
+        "--server",    server,
+        "--id",        client->id,
+        "--model",     up->file.model,
+        "--data",      client->data,
+        "--state",     folder,
+        "--threads",   threads,
+        "--behaviour", client->idle ? "idle" : "honest",
+        "--device",    up->options.device ? up->options.device : client->device};
     int argc = 20;
     if (up->options.insecure) {
         argv[argc++] = "--insecure";
@@ -454,7 +456,9 @@ static enum meed_status aggregator_open(struct up *up, const char keys[KEYS_BYTE
     config.clients = ids;
     config.client_count = up->file.client_count;
     config.insecure = up->options.insecure;
-    config.device = up->options.device;
+    if (up->options.device) {
+        config.device = up->options.device;
+    }
     if (!up->options.insecure) {
         config.roster = roster;
         config.tls_ca = ca;

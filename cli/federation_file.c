@@ -45,11 +45,11 @@ struct raw_server {
     double *lr, *beta1, *beta2, *tau;
 };
 struct raw_client {
-    char *id, *data;
+    char *id, *data, *device;
     int *behaviour;
 };
 struct raw_file {
-    char *name, *model, *benchmark, *listen, *deadline;
+    char *name, *model, *benchmark, *listen, *deadline, *device;
     int64_t *rounds, *quorum, *budget, *seed, *server_threads, *client_threads, *frozen_rank;
     int *aggregation, *weights;
     double *clip, *sample_cap;
@@ -162,6 +162,7 @@ static const cyaml_schema_field_t client_fields[] = {
     TEXT("id", struct raw_client, id),
     TEXT("data", struct raw_client, data),
     OPTIONAL_ENUM("behaviour", struct raw_client, behaviour, behaviours),
+    OPTIONAL_TEXT("device", struct raw_client, device),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t client_value = {
@@ -173,6 +174,7 @@ static const cyaml_schema_field_t file_fields[] = {
     TEXT("benchmark", struct raw_file, benchmark),
     OPTIONAL_TEXT("listen", struct raw_file, listen),
     OPTIONAL_TEXT("deadline", struct raw_file, deadline),
+    OPTIONAL_TEXT("device", struct raw_file, device),
     OPTIONAL_INT("rounds", struct raw_file, rounds),
     OPTIONAL_INT("quorum", struct raw_file, quorum),
     OPTIONAL_INT("budget", struct raw_file, budget),
@@ -237,8 +239,9 @@ static void keep_report(cyaml_log_t level, void *context, const char *format, va
     }
 }
 
-/* libcyaml places an unknown key at the key before it: the line from there on that has the key. */
-static int key_line(const char *path, const char *key, int from)
+/* libcyaml places an unknown key at the key before it, and a value that it took nowhere: the first
+ * line from there on that has the key and, behind it, the value ("" for any). */
+static int key_line(const char *path, const char *key, const char *value, int from)
 {
     struct meed_buf text;
     meed_buf_init(&text, 16u << 20);
@@ -247,7 +250,8 @@ static int key_line(const char *path, const char *key, int from)
     for (const char *at = text.data; at && !done && *at; line++) {
         size_t length = strcspn(at, "\n");
         const char *hit = line >= from ? strstr(at, key) : NULL;
-        if (hit && hit < at + length && hit[strlen(key)] == ':') {
+        const char *word = hit ? strstr(hit, value) : NULL;
+        if (word && word < at + length && hit[strlen(key)] == ':') {
             found = line;
             done = true;
         }
@@ -265,7 +269,7 @@ static enum meed_status report_fail(const char *path, const struct report *repor
     if (strncmp(sentence, unknown, sizeof unknown - 1) == 0) {
         const char *key = sentence + sizeof unknown - 1;
         return MEED_FAIL(MEED_CONFIG, "%s:%d: unknown key \"%s\"; %s", path,
-                         key_line(path, key, report->line), key, help);
+                         key_line(path, key, "", report->line), key, help);
     }
     if (strncmp(sentence, word, sizeof word - 1) == 0) {
         return MEED_FAIL(MEED_CONFIG, "%s:%d: %s cannot be \"%s\"; %s", path, report->line,
@@ -354,6 +358,19 @@ static enum meed_status resolve_path(const char *folder, const char *name, char 
                           : meed_file_join(folder, name, path, 1024);
 }
 
+static enum meed_status resolve_device(const char *path, const char *word, const char *fallback,
+                                       char device[MEED_FEDERATION_DEVICE_BYTES])
+{
+    const char *chosen = word ? word : fallback;
+    if (strlen(chosen) >= MEED_FEDERATION_DEVICE_BYTES ||
+        meed_backend_check_device(chosen) != MEED_OK) {
+        return MEED_FAIL(MEED_CONFIG, "%s:%d: device cannot be \"%.32s\"; use cpu, cuda or cuda:N",
+                         path, key_line(path, "device", chosen, 1), chosen);
+    }
+    snprintf(device, MEED_FEDERATION_DEVICE_BYTES, "%s", chosen);
+    return MEED_OK;
+}
+
 static enum meed_status resolve_merge(const char *path, const struct raw_file *raw,
                                       struct meed_federation_file *file)
 {
@@ -412,6 +429,7 @@ static enum meed_status resolve_clients(const char *path, const char *folder,
             }
         }
         client->idle = GIVEN(raw->clients[i].behaviour, 0) == 1;
+        MEED_TRY(resolve_device(path, raw->clients[i].device, file->device, client->device));
         MEED_TRY(resolve_path(folder, raw->clients[i].data, client->data));
     }
     return MEED_OK;
@@ -427,6 +445,7 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     snprintf(file->listen, sizeof file->listen, "%s", raw->listen ? raw->listen : "127.0.0.1:0");
     MEED_TRY(resolve_path(folder, raw->model, file->model));
     MEED_TRY(resolve_path(folder, raw->benchmark, file->benchmark));
+    MEED_TRY(resolve_device(path, raw->device, "cpu", file->device));
     MEED_TRY(resolve_clients(path, folder, raw, file));
     WHOLE("rounds", raw->rounds, 3, 1, MEED_LIMIT_ROUNDS, file->rounds);
     WHOLE("quorum", raw->quorum, file->client_count, 1, file->client_count, file->quorum);
@@ -521,4 +540,5 @@ void meed_federation_file_config(const struct meed_federation_file *file,
     config->bootstrap = file->bootstrap;
     config->guard_z = file->guard_z;
     config->threads = file->server_threads;
+    config->device = file->device;
 }

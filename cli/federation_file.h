@@ -6,12 +6,13 @@
  *   rounds: 3
  *   budget: 3000                 # credits of the whole run, shared out evenly over the rounds
  *   deadline: 10m
+ *   device: cuda                 # of aggregator and clients
  *   training: {steps: 24, batch_tokens: 1024, lr: 0.003, rank: 8, alpha: 16}
  *   codec: {values: int8, density: 1.0, zstd: 3}
  *   pay: {rule: shrunk, guard_z: 2.6}
  *   clients:
  *     - {id: clinic, data: clients/clinic.jsonl}
- *     - {id: idle, data: clients/idle.jsonl, behaviour: idle}
+ *     - {id: idle, data: clients/idle.jsonl, behaviour: idle, device: cpu}
  *
  * The schema is libcyaml's: an unknown key is an error with its line, and so is a value of the
  * wrong kind. Numbers left out take the defaults that --help and the folder's README print; there
@@ -23,12 +24,13 @@
 
 #include "server/aggregator.h"
 
-enum { MEED_FEDERATION_MAX_CLIENTS = 16 };
+enum { MEED_FEDERATION_MAX_CLIENTS = 16, MEED_FEDERATION_DEVICE_BYTES = 16 };
 
 struct meed_federation_client {
     char id[MEED_LIMIT_ID_BYTES];
-    char data[1024]; /* path, resolved */
-    bool idle;       /* returns its start unchanged */
+    char data[1024];                           /* path, resolved */
+    bool idle;                                 /* returns its start unchanged */
+    char device[MEED_FEDERATION_DEVICE_BYTES]; /* the federation's where the file names none */
 };
 
 struct meed_federation_file {
@@ -43,6 +45,7 @@ struct meed_federation_file {
     uint64_t seed;
     int32_t server_threads;
     int32_t client_threads;
+    char device[MEED_FEDERATION_DEVICE_BYTES]; /* of the valuation */
     struct meed_msg_plan plan; /* hyper-parameters and codec; round, hashes and times left zero */
     enum meed_aggregation aggregation;
     double clip_multiple; /* of the cohort's median norm; 0: never */

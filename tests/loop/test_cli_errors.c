@@ -145,6 +145,8 @@ static void make_federations(void)
     change_federation("syntax.yaml", "training:", "training: [");
     change_federation("missing.yaml", "clients:", "names:");
     change_federation("nodata.yaml", "rounds: 3", "rounds: 2");
+    change_federation("device.yaml", "seed: 7", "device: tpu");
+    change_federation("clientdevice.yaml", "behaviour: idle", "device: 'cuda:x'");
     change_federation("twice.yaml", "id: bank", "id: clinic");
 }
 
@@ -444,14 +446,18 @@ static void errors_federation_file(void **state)
         const char *file, *says[3];
     } cases[] = {
         {MEED_CONFIG, "key.yaml", {"@/key.yaml:6: ", "\"roundz\"", "meed help up"}},
-        {MEED_CONFIG, "innerkey.yaml", {"@/innerkey.yaml:12: ", "\"stepz\"", "meed help up"}},
-        {MEED_CONFIG, "word.yaml", {"@/word.yaml:25: ", "rule", "\"lottery\""}},
+        {MEED_CONFIG, "innerkey.yaml", {"@/innerkey.yaml:13: ", "\"stepz\"", "meed help up"}},
+        {MEED_CONFIG, "word.yaml", {"@/word.yaml:26: ", "rule", "\"lottery\""}},
         {MEED_CONFIG, "number.yaml", {"@/number.yaml:6: ", "rounds", "many"}},
         {MEED_CONFIG, "range.yaml", {"@/range.yaml", "training.steps is 0", "from 1"}},
         {MEED_CONFIG, "targets.yaml", {"@/targets.yaml", "training.targets", "q_proj"}},
         {MEED_CONFIG, "time.yaml", {"@/time.yaml", "deadline", "10m"}},
         {MEED_CONFIG, "syntax.yaml", {"@/syntax.yaml:"}},
         {MEED_CONFIG, "missing.yaml", {"@/missing.yaml:", "\"names\""}},
+        {MEED_CONFIG, "device.yaml", {"@/device.yaml:9: ", "\"tpu\"", "cpu, cuda or cuda:N"}},
+        {MEED_CONFIG,
+         "clientdevice.yaml",
+         {"@/clientdevice.yaml:34: ", "\"cuda:x\"", "cpu, cuda or cuda:N"}},
         {MEED_CONFIG, "twice.yaml", {"@/twice.yaml", "clinic", "rename"}},
         {MEED_NOT_FOUND, "nothing.yaml", {"@/nothing.yaml"}},
     };

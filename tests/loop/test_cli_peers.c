@@ -51,6 +51,18 @@ static void errors_client_gives_up(void **state)
                             "up @/gives_up.yaml --state @/gives_up -q",
                             {"client broken gave up", "@/data.jsonl:2: "},
                             NULL});
+    char *devices = replaced(file, "data.jsonl}", "data.jsonl, device: 'cuda:1023'}");
+    write_text("no_device.yaml", devices);
+    check_row(&(struct row){MEED_DEVICE,
+                            "up @/no_device.yaml --state @/no_device -q",
+                            {"client broken gave up"},
+                            NULL});
+    char *everywhere = replaced(file, "clients:", "device: cuda:1023\nclients:");
+    write_text("no_devices.yaml", everywhere);
+    check_row(&(struct row){
+        MEED_DEVICE, "up @/no_devices.yaml --state @/no_devices -q", {"cuda"}, NULL});
+    free(everywhere);
+    free(devices);
     free(benchmarks);
     free(models);
     free(text);
