@@ -57,6 +57,8 @@ enum meed_status meed_suite_lora(struct meed_bench_machine *machine);
 enum meed_status meed_suite_train(struct meed_bench_machine *machine);
 enum meed_status meed_suite_coalitions(struct meed_bench_machine *machine);
 enum meed_status meed_suite_values(struct meed_bench_machine *machine);
+enum meed_status meed_suite_stack(struct meed_bench_machine *machine);
+enum meed_status meed_suite_planner(struct meed_bench_machine *machine);
 enum meed_status meed_suite_generate(struct meed_bench_machine *machine);
 enum meed_status meed_suite_codec(struct meed_bench_machine *machine);
 enum meed_status meed_suite_rpc(struct meed_bench_machine *machine);

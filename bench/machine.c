@@ -1,6 +1,7 @@
 /* See machine.h. */
 #include "bench/machine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include "base/buf.h"
 #include "base/rng.h"
@@ -30,6 +31,22 @@ void meed_bench_machine_close(struct meed_bench_machine *machine)
     meed_backend_close(machine->be);
     meed_backend_close(machine->oracle);
     meed_pool_destroy(machine->pool);
+}
+
+double meed_bench_free_memory(void)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    char line[128];
+    double kilobytes = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "MemAvailable: %lf kB", &kilobytes) == 1) {
+            break;
+        }
+    }
+    if (file) {
+        fclose(file);
+    }
+    return 1024 * kilobytes;
 }
 
 double meed_bench_floor_s(const struct meed_bench_machine *machine, enum meed_dtype dtype,

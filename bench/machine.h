@@ -29,6 +29,8 @@ void meed_bench_machine_close(struct meed_bench_machine *machine);
 /* Measures the ceilings once and prints them as rows of `suite`. */
 MEED_MUST_CHECK enum meed_status meed_bench_machine_probe(struct meed_bench_machine *machine,
                                                           const char *suite);
+/* Bytes of host memory that can be had without swapping; 0 where the system does not say. */
+double meed_bench_free_memory(void);
 /* Seconds below which an op of so many FLOPs and bytes cannot go on a probed machine. */
 double meed_bench_floor_s(const struct meed_bench_machine *machine, enum meed_dtype dtype,
                           double flops, double bytes);

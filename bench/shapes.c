@@ -55,6 +55,33 @@ struct meed_model_config meed_bench_llama_1b(void)
                                       .vocab = 128256};
 }
 
+struct meed_model_config meed_bench_llama_8b(void)
+{
+    return (struct meed_model_config){.architecture = "LlamaForCausalLM",
+                                      .hidden = 4096,
+                                      .ffn = 14336,
+                                      .layers = 32,
+                                      .heads = 32,
+                                      .kv_heads = 8,
+                                      .head_dim = 128,
+                                      .vocab = 128256};
+}
+
+double meed_bench_weights(const struct meed_model_config *config)
+{
+    double weights = (double)config->vocab * config->hidden;
+    for (int proj = 0; proj < MEED_PROJ_COUNT; proj++) {
+        weights += (double)config->layers *
+                   (double)meed_proj_outputs(config, (enum meed_proj)proj) *
+                   (double)meed_proj_inputs(config, (enum meed_proj)proj);
+    }
+    return weights;
+}
+
+/* Random values before they repeat: a prime, so that rows differ; generating gigabytes would
+ * outlast the measurement. */
+enum { PERIOD = 65537 };
+
 struct writer {
     struct meed_arena arena;
     struct meed_tensor tensors[4096];
@@ -72,9 +99,12 @@ static enum meed_status add_tensor(struct writer *writer, const char *name, int6
     MEED_TRY(meed_arena_strdup(&writer->arena, name, strlen(name), &copy));
     MEED_TRY(meed_arena_alloc_array(&writer->arena, (size_t)count, 2, &block));
     meed_bf16 *values = block;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < MEED_MIN(count, PERIOD); i++) {
         values[i] = meed_bf16_from_f32(cols ? (float)(scale * (2 * meed_rng_unit(&writer->rng) - 1))
                                             : 1.0f);
+    }
+    for (int64_t i = PERIOD; i < count; i++) {
+        values[i] = values[i - PERIOD];
     }
     *tensor = (struct meed_tensor){.name = copy,
                                    .dtype = MEED_TENSOR_BF16,
@@ -177,10 +207,11 @@ enum meed_status meed_bench_sequences(int32_t vocab, int32_t length, int32_t cou
     return MEED_OK;
 }
 
-enum meed_status meed_bench_adapter(const struct meed_model_config *config, uint64_t seed,
-                                    struct meed_adapter **adapter)
+enum meed_status meed_bench_adapter(const struct meed_model_config *config, int32_t rank,
+                                    uint64_t seed, struct meed_adapter **adapter)
 {
-    struct meed_lora_config lora = {.rank = 8, .alpha = 16, .targets = MEED_PROJ_ALL};
+    struct meed_lora_config lora = {
+        .rank = rank, .alpha = 2.0f * (float)rank, .targets = MEED_PROJ_ALL};
     struct meed_adapter *made = NULL;
     MEED_TRY(meed_adapter_create(config, &lora, &made));
     meed_adapter_init(made, seed);

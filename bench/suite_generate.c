@@ -66,15 +66,9 @@ static enum meed_status generate(struct run *run, int32_t count, int32_t new_tok
 /* Bytes of one step: bf16 weights, and the cache of every sequence at its mean length. */
 static double step_bytes(const struct meed_model_config *config, int32_t count, int32_t length)
 {
-    double weights = (double)config->vocab * config->hidden;
-    for (int proj = 0; proj < MEED_PROJ_COUNT; proj++) {
-        weights += (double)config->layers *
-                   (double)meed_proj_outputs(config, (enum meed_proj)proj) *
-                   (double)meed_proj_inputs(config, (enum meed_proj)proj);
-    }
     double cached = 2.0 * config->layers * config->kv_heads * (double)config->head_dim * count *
                     (length + NEW_TOKENS / 2.0);
-    return 2 * (weights + cached);
+    return 2 * (meed_bench_weights(config) + cached);
 }
 
 static void set_prompts(struct run *run, int32_t length)
@@ -143,7 +137,7 @@ static enum meed_status measure(const struct meed_bench_machine *machine, const 
     enum meed_status st = MEED_OK;
     meed_arena_init_growing(&arena, "bench prompts", 16 << 20);
     MEED_TRY_OUT(meed_bench_checkpoint(name, config, &checkpoint));
-    MEED_TRY_OUT(meed_bench_adapter(config, 1, &adapter));
+    MEED_TRY_OUT(meed_bench_adapter(config, 8, 1, &adapter));
     const struct meed_adapter *stack[] = {adapter};
     struct meed_net_options options = {.dtype = MEED_DTYPE_BF16,
                                        .max_rows = 128,

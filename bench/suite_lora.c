@@ -17,6 +17,7 @@ struct shape {
     int64_t m, k, n;
     double forward_goal, both_goal;
 };
+static const struct shape smoke_shapes[] = {{96, 64, 160, 0, 0}};
 static const struct shape cpu_shapes[] = {{2048, 2048, 2048, 1.05, 1.20}};
 static const struct shape device_shapes[] = {
     {4096, 4096, 4096, 1.10, 1.18},  /* Llama-3-8B, q and o */
@@ -178,10 +179,11 @@ static enum meed_status bench_shape(struct meed_bench_machine *machine, struct s
                                            {"lora", lora_both, &layer}};
     struct meed_bench_result result;
     char name[96], label[48];
+    int turns = machine->smoke ? 1 : TURNS;
     enum meed_status st = MEED_OK;
     MEED_TRY_OUT(layer_init(&layer, machine->be, s, dtype));
     MEED_TRY_OUT(check_forward(&layer));
-    MEED_TRY_OUT(meed_bench_race(forward, 2, TURNS, &result));
+    MEED_TRY_OUT(meed_bench_race(forward, 2, turns, &result));
     snprintf(label, sizeof label, "%s %lldx%lld", meed_dtype_name(dtype), (long long)s.n,
              (long long)s.k);
     snprintf(name, sizeof name, "%s frozen GEMM", label);
@@ -190,7 +192,7 @@ static enum meed_status bench_shape(struct meed_bench_machine *machine, struct s
                    0, '>');
     snprintf(name, sizeof name, "%s LoRA forward / frozen GEMM", label);
     meed_bench_row("lora", name, result.ratio[1], "x", s.forward_goal, '<');
-    MEED_TRY_OUT(meed_bench_race(both, 2, TURNS / 2 | 1, &result));
+    MEED_TRY_OUT(meed_bench_race(both, 2, turns / 2 | 1, &result));
     snprintf(name, sizeof name, "%s LoRA forward+backward / two frozen", label);
     meed_bench_row("lora", name, result.ratio[1], "x", s.both_goal, '<');
 out:
@@ -201,8 +203,8 @@ out:
 enum meed_status meed_suite_lora(struct meed_bench_machine *machine)
 {
     bool host = machine->be->host_memory;
-    const struct shape *shapes = host ? cpu_shapes : device_shapes;
-    size_t count = host ? MEED_COUNT(cpu_shapes) : MEED_COUNT(device_shapes);
+    const struct shape *shapes = machine->smoke ? smoke_shapes : host ? cpu_shapes : device_shapes;
+    size_t count = machine->smoke || host ? 1 : MEED_COUNT(device_shapes);
     meed_bench_heading("lora", "a linear N x K with rank 16 against the frozen one");
     for (size_t i = 0; i < count; i++) {
         MEED_TRY(bench_shape(machine, shapes[i], MEED_DTYPE_BF16));
