@@ -3,11 +3,15 @@
  * A training step of a small model is hundreds of loops of some 50 us: a sleeping hand-over (a
  * futex wake takes as long as such a loop) would halve its rate. So both sides spin first, on an
  * atomic that also orders the hand-over (a loop is written before the generation grows, its results
- * before the count falls), and sleep on a condition only after about 0.1 ms without news. */
+ * before the count falls), and sleep only after about 0.1 ms without news: workers on a condition
+ * that is broadcast, the caller on a semaphore. A condition that is *signalled* would not do: in
+ * glibc before 2.41 a signal can be lost (bug 25847), and a caller then sleeps for ever with the
+ * work done. */
 #include "base/threads.h"
 
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include "base/buf.h"
@@ -28,7 +32,7 @@ struct meed_pool {
     int started;
     pthread_mutex_t mutex;
     pthread_cond_t work;
-    pthread_cond_t done;
+    sem_t done; /* posted once a loop, by the last worker */
     struct loop loop;
     _Atomic uint64_t generation; /* of the current loop */
     _Atomic int running;         /* workers that have not finished it */
@@ -80,9 +84,7 @@ static void *worker_main(void *argument)
         }
         loop_run(&pool->loop, start.worker_idx);
         if (atomic_fetch_sub(&pool->running, 1) == 1) {
-            pthread_mutex_lock(&pool->mutex);
-            pthread_cond_signal(&pool->done);
-            pthread_mutex_unlock(&pool->mutex);
+            sem_post(&pool->done);
         }
     }
 }
@@ -112,7 +114,7 @@ enum meed_status meed_pool_create(int thread_count, struct meed_pool **pool)
     pthread_mutex_init(&made->mutex, NULL);
     pthread_mutex_init(&made->caller, NULL);
     pthread_cond_init(&made->work, NULL);
-    pthread_cond_init(&made->done, NULL);
+    sem_init(&made->done, 0, 0);
     made->thread_count = 1;
     for (int i = 1; i < thread_count; i++) {
         struct worker_start *start = meed_heap_alloc(1, sizeof *start);
@@ -144,7 +146,7 @@ void meed_pool_destroy(struct meed_pool *pool)
         pthread_join(pool->threads[i], NULL);
     }
     pthread_cond_destroy(&pool->work);
-    pthread_cond_destroy(&pool->done);
+    sem_destroy(&pool->done);
     pthread_mutex_destroy(&pool->mutex);
     pthread_mutex_destroy(&pool->caller);
     meed_heap_free(pool);
@@ -183,12 +185,7 @@ void meed_pool_for(struct meed_pool *pool, int64_t count, int64_t grain, meed_po
     for (int spin = 0; spin < SPIN_ROUNDS && atomic_load(&pool->running) > 0; spin++) {
         MEED_SPIN_HINT();
     }
-    if (atomic_load(&pool->running) > 0) {
-        pthread_mutex_lock(&pool->mutex);
-        while (atomic_load(&pool->running) > 0) {
-            pthread_cond_wait(&pool->done, &pool->mutex);
-        }
-        pthread_mutex_unlock(&pool->mutex);
+    while (sem_wait(&pool->done) != 0) { /* a signal handler ran */
     }
     pthread_mutex_unlock(&pool->caller);
 }
