@@ -58,6 +58,13 @@ static bool has_target(const struct meed_sequence *sequence)
            memchr(sequence->scored + 1, 1, (size_t)sequence->length - 1) != NULL;
 }
 
+static void count_sequence(struct meed_dataset *dataset, const struct meed_sequence *sequence)
+{
+    dataset->count++;
+    dataset->token_count += sequence->length;
+    dataset->longest = MEED_MAX(dataset->longest, sequence->length);
+}
+
 static enum meed_status load_line(struct loader *loader, const char *text, size_t size,
                                   int32_t line)
 {
@@ -79,9 +86,7 @@ static enum meed_status load_line(struct loader *loader, const char *text, size_
     }
     MEED_TRY_OUT(meed_buf_append(&loader->sequences, &sequence, sizeof sequence));
     MEED_TRY_OUT(meed_buf_append(&loader->lines, &line, sizeof line));
-    dataset->count++;
-    dataset->token_count += sequence.length;
-    dataset->longest = MEED_MAX(dataset->longest, sequence.length);
+    count_sequence(dataset, &sequence);
 out:
     if (st != MEED_OK) {
         st = MEED_FAIL(st, "%.512s:%d: %s", dataset->path, line, meed_last_error());
@@ -156,6 +161,42 @@ out:
     meed_arena_clear(&loader.line_arena);
     meed_buf_clear(&loader.sequences);
     meed_buf_clear(&loader.lines);
+    return st;
+}
+
+enum meed_status meed_dataset_build(const char *name, const struct meed_dialogue *dialogues,
+                                    int64_t count, const struct meed_chat *chat,
+                                    struct meed_dataset **dataset)
+{
+    enum meed_status st = MEED_OK;
+    void *sequences = NULL, *lines = NULL;
+    struct meed_dataset *made = meed_heap_alloc(1, sizeof *made);
+    if (!made) {
+        return MEED_NOMEM;
+    }
+    meed_arena_init_growing(&made->arena, "data", DATA_MAX_BYTES);
+    snprintf(made->path, sizeof made->path, "%s", name);
+    MEED_TRY_OUT(
+        meed_arena_alloc_array(&made->arena, (size_t)count, sizeof *made->sequences, &sequences));
+    MEED_TRY_OUT(meed_arena_alloc_array(&made->arena, (size_t)count, sizeof *made->lines, &lines));
+    made->sequences = sequences;
+    made->lines = lines;
+    for (int64_t i = 0; i < count; i++) {
+        struct meed_sequence *sequence = &made->sequences[made->count];
+        MEED_TRY_OUT(meed_chat_encode(chat, &dialogues[i], false, 0, &made->arena, sequence));
+        if (has_target(sequence)) {
+            made->lines[made->count] = (int32_t)i + 1;
+            count_sequence(made, sequence);
+        }
+    }
+    if (made->count == 0) {
+        st = MEED_FAIL(MEED_FORMAT, "%.512s holds no dialogue to learn from", name);
+        goto out;
+    }
+    *dataset = made;
+    made = NULL;
+out:
+    meed_dataset_destroy(made);
     return st;
 }
 

@@ -41,6 +41,11 @@ struct meed_dataset {
 MEED_MUST_CHECK enum meed_status meed_dataset_load(const char *path, const struct meed_chat *chat,
                                                    const struct meed_tokenizer *tokenizer,
                                                    struct meed_dataset **dataset);
+/* The same from dialogues in memory; `name` stands for the file, an index for the line. */
+MEED_MUST_CHECK enum meed_status meed_dataset_build(const char *name,
+                                                    const struct meed_dialogue *dialogues,
+                                                    int64_t count, const struct meed_chat *chat,
+                                                    struct meed_dataset **dataset);
 void meed_dataset_destroy(struct meed_dataset *dataset); /* accepts NULL */
 
 /* Sequences of at most max_tokens, as an array that the caller frees with meed_heap_free. Longer

@@ -387,3 +387,21 @@ out:
     meed_buf_clear(&worker.event_bytes);
     return st;
 }
+
+enum meed_status meed_worker_visit(const struct meed_worker_config *config, int32_t round)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_worker worker = {
+        .config = config, .open_round = round > 0 ? round : -1, .left_round = -1};
+    meed_buf_init(&worker.event_bytes, 1);
+    MEED_TRY_OUT(meed_worker_state_open(config->state_folder, worker.run_id));
+    MEED_TRY_OUT(join(&worker));
+    MEED_TRY_OUT(meed_worker_confirm(&worker, round > 0 ? round : INT32_MAX));
+    MEED_TRY_OUT(fetch_receipts(&worker));
+    if (round_is_due(&worker)) {
+        MEED_TRY_OUT(do_round(&worker));
+    }
+out:
+    meed_buf_clear(&worker.event_bytes);
+    return st;
+}

@@ -69,6 +69,12 @@ struct meed_worker_event {
 };
 typedef void (*meed_worker_event_fn)(void *user, const struct meed_worker_event *event);
 
+/* Experiments alone: may replace what was trained before it is compressed. `global` is the part of
+ * the round's adapter that is trained; trained has its shape. */
+typedef enum meed_status (*meed_worker_rewrite_fn)(void *user, int32_t round,
+                                                   const struct meed_adapter *global,
+                                                   struct meed_adapter *trained);
+
 struct meed_worker_config {
     struct meed_rpc_client *rpc;
     const char *id; /* this client's name */
@@ -85,11 +91,20 @@ struct meed_worker_config {
     const volatile sig_atomic_t *stop; /* non-zero: checkpoint and return; may be NULL */
     meed_worker_event_fn on_event;     /* may be NULL */
     void *user;
+    meed_worker_rewrite_fn rewrite; /* NULL but in a simulation */
+    void *rewrite_user;
 };
 
 /* Runs until the federation has finished (OK), *stop is set (CANCELLED) or something is wrong that
  * waiting does not mend. Everything is borrowed. */
 MEED_MUST_CHECK enum meed_status meed_worker_run(const struct meed_worker_config *config);
+
+/* One round and go, for a process that plays many clients in turn: joins, fetches the receipts that
+ * are due, takes part in `round` (0: in none) and hangs up. No events are watched and nothing is
+ * tried again; whoever calls knows that the round is open. What must last between visits is in the
+ * state folder, as ever. */
+MEED_MUST_CHECK enum meed_status meed_worker_visit(const struct meed_worker_config *config,
+                                                   int32_t round);
 
 MEED_END_C
 #endif

@@ -381,6 +381,10 @@ static enum meed_status produce(struct round_job *job)
                                                              .step_count = job->plan.steps});
     MEED_TRY_OUT(open_control(job));
     MEED_TRY_OUT(train(job, &result));
+    const struct meed_worker_config *config = job->worker->config;
+    if (config->rewrite) {
+        MEED_TRY_OUT(config->rewrite(config->rewrite_user, job->round, job->global, job->trained));
+    }
     MEED_TRY_OUT(load_residual(job));
     fill_header(job, &header);
     struct meed_compress_job compress = {
