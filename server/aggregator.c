@@ -14,10 +14,11 @@
 #include "server/aggregate.h"
 #include "server/exposition.h"
 
-enum { PEM_MAX_BYTES = 1 << 20, PROGRESS_MS = 100 };
+enum { PEM_MAX_BYTES = 1 << 20, PROGRESS_MS = 100, LOOP_WORKERS = 2 };
 
 struct meed_aggregator {
     /* The model and what scores it. */
+    bool lent; /* pool, backend, checkpoint and benchmark are somebody else's */
     struct meed_checkpoint *checkpoint;
     struct meed_tokenizer *tokenizer;
     struct meed_chat *chat;
@@ -148,9 +149,17 @@ static enum meed_status align(void *user, const struct meed_align_request *reque
 
 /* ---- create ---------------------------------------------------------------------------------- */
 
-static enum meed_status open_model(struct meed_aggregator *aggregator,
+static enum meed_status open_files(struct meed_aggregator *aggregator,
                                    const struct meed_aggregator_config *config)
 {
+    if (config->lent_checkpoint) {
+        aggregator->lent = true;
+        aggregator->pool = config->lent_pool;
+        aggregator->be = config->lent_be;
+        aggregator->checkpoint = config->lent_checkpoint;
+        aggregator->benchmark = config->lent_benchmark;
+        return MEED_OK;
+    }
     MEED_TRY(meed_pool_create(config->threads, &aggregator->pool));
     MEED_TRY(meed_backend_open(config->device, aggregator->pool, &aggregator->be));
     MEED_TRY(meed_checkpoint_open(config->model, &aggregator->checkpoint));
@@ -159,6 +168,13 @@ static enum meed_status open_model(struct meed_aggregator *aggregator,
     MEED_TRY(meed_benchmark_load(config->benchmark, aggregator->chat,
                                  aggregator->checkpoint->config.max_positions,
                                  &aggregator->benchmark));
+    return MEED_OK;
+}
+
+static enum meed_status open_model(struct meed_aggregator *aggregator,
+                                   const struct meed_aggregator_config *config)
+{
+    MEED_TRY(open_files(aggregator, config));
     aggregator->align = config->align;
     aggregator->valuation = meed_valuation_defaults();
     aggregator->valuation.method = config->method;
@@ -256,6 +272,12 @@ static enum meed_status listen_on(struct meed_aggregator *aggregator,
                                   const struct meed_aggregator_config *config)
 {
     enum meed_status st = MEED_OK;
+    if (config->in_process) {
+        MEED_TRY(meed_rpc_loop_server_start(meed_runner_service(aggregator->runner), LOOP_WORKERS,
+                                            &aggregator->server));
+        meed_runner_set_server(aggregator->runner, aggregator->server);
+        return MEED_OK;
+    }
     struct meed_buf ca, certificate, key;
     meed_buf_init(&ca, PEM_MAX_BYTES);
     meed_buf_init(&certificate, PEM_MAX_BYTES);
@@ -318,6 +340,11 @@ out:
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+struct meed_rpc_server *meed_aggregator_transport(const struct meed_aggregator *aggregator)
+{
+    return aggregator->server;
+}
+
 int meed_aggregator_port(const struct meed_aggregator *aggregator)
 {
     return meed_rpc_server_port(aggregator->server);
@@ -359,11 +386,13 @@ void meed_aggregator_destroy(struct meed_aggregator *aggregator)
     }
     meed_runner_destroy(aggregator->runner);
     meed_registry_destroy(aggregator->registry);
-    meed_backend_close(aggregator->be);
-    meed_pool_destroy(aggregator->pool);
-    meed_benchmark_destroy(aggregator->benchmark);
-    meed_chat_close(aggregator->chat);
-    meed_tokenizer_close(aggregator->tokenizer);
-    meed_checkpoint_close(aggregator->checkpoint);
+    if (!aggregator->lent) {
+        meed_backend_close(aggregator->be);
+        meed_pool_destroy(aggregator->pool);
+        meed_benchmark_destroy(aggregator->benchmark);
+        meed_chat_close(aggregator->chat);
+        meed_tokenizer_close(aggregator->tokenizer);
+        meed_checkpoint_close(aggregator->checkpoint);
+    }
     meed_heap_free(aggregator);
 }

@@ -194,6 +194,14 @@ struct meed_aggregator_config {
     int32_t threads;           /* of the valuation; 0: one a core */
     const char *device;        /* of the valuation, for meed_backend_open; NULL: the CPU */
 
+    /* A process that plays the clients too (a simulation): no listener, calls come through
+     * meed_aggregator_transport; and what it has loaded already is lent, all four or none. */
+    bool in_process;
+    struct meed_pool *lent_pool;
+    struct meed_backend *lent_be;
+    struct meed_checkpoint *lent_checkpoint; /* of `model` */
+    struct meed_benchmark *lent_benchmark;   /* of `benchmark` */
+
     const char *tls_ca; /* PEM files; all three, or insecure */
     const char *tls_certificate;
     const char *tls_key;
@@ -216,6 +224,8 @@ struct meed_aggregator;
 /* Listens when it returns. CONFIG and STATE say what does not fit, and to what. */
 MEED_MUST_CHECK enum meed_status meed_aggregator_create(const struct meed_aggregator_config *config,
                                                         struct meed_aggregator **aggregator);
+/* In process only: for meed_rpc_loop_client_open; close the clients before destroy. */
+struct meed_rpc_server *meed_aggregator_transport(const struct meed_aggregator *aggregator);
 int meed_aggregator_port(const struct meed_aggregator *aggregator);
 int meed_aggregator_metrics_port(const struct meed_aggregator *aggregator);
 const char *meed_aggregator_run_id(const struct meed_aggregator *aggregator);
