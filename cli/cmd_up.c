@@ -565,6 +565,10 @@ enum meed_status meed_cmd_up(int argc, char **argv)
         return MEED_FAIL(MEED_ARG, "no federation file given; try examples/tiny/federation.yaml");
     }
     MEED_TRY(meed_federation_file_load(up.options.file, &up.file));
+    if (up.file.client_count == 0) {
+        return MEED_FAIL(MEED_CONFIG, "%s has simulated clients only; `meed simulate` runs it",
+                         up.options.file);
+    }
     MEED_TRY(check_data(&up));
     if (up.options.seed >= 0) {
         up.file.seed = (uint64_t)up.options.seed;

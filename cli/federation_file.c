@@ -3,11 +3,11 @@
  * only there. */
 #include "cli/federation_file.h"
 
-#include <cyaml/cyaml.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/file.h"
 #include "base/parse.h"
+#include "cli/yaml_schema.h"
 #include "server/aggregate.h"
 #include "server/server_optimiser.h"
 #include "server/weighting.h"
@@ -61,6 +61,7 @@ struct raw_file {
     struct raw_pay *pay;
     struct raw_client *clients;
     unsigned clients_count;
+    struct meed_simulation_raw *simulate;
 };
 
 static const cyaml_strval_t methods[] = {{"fedit", MEED_METHOD_FEDIT},
@@ -86,19 +87,6 @@ static cyaml_strval_t server_rules[MEED_SERVER_RULE_COUNT];
 static const cyaml_strval_t paths[] = {
     {"auto", MEED_PATH_AUTO}, {"stack", MEED_PATH_STACK}, {"merge", MEED_PATH_MERGE}};
 static const cyaml_strval_t behaviours[] = {{"honest", 0}, {"idle", 1}};
-
-#define OPTIONAL_INT(key, type, member)                                                            \
-    CYAML_FIELD_INT_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, type, member)
-#define OPTIONAL_FLOAT(key, type, member)                                                          \
-    CYAML_FIELD_FLOAT_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, type, member)
-#define OPTIONAL_ENUM(key, type, member, names)                                                    \
-    CYAML_FIELD_ENUM_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL | CYAML_FLAG_STRICT, type,  \
-                         member, names, CYAML_ARRAY_LEN(names))
-#define OPTIONAL_TEXT(key, type, member)                                                           \
-    CYAML_FIELD_STRING_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, type, member, 1,         \
-                           CYAML_UNLIMITED)
-#define TEXT(key, type, member)                                                                    \
-    CYAML_FIELD_STRING_PTR(key, CYAML_FLAG_POINTER, type, member, 1, CYAML_UNLIMITED)
 
 static const cyaml_schema_field_t training_fields[] = {
     OPTIONAL_ENUM("method", struct raw_training, method, methods),
@@ -198,8 +186,10 @@ static const cyaml_schema_field_t file_fields[] = {
                             codec, codec_fields),
     CYAML_FIELD_MAPPING_PTR("pay", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file, pay,
                             pay_fields),
-    CYAML_FIELD_SEQUENCE("clients", CYAML_FLAG_POINTER, struct raw_file, clients, &client_value, 1,
-                         MEED_FEDERATION_MAX_CLIENTS),
+    CYAML_FIELD_SEQUENCE("clients", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
+                         clients, &client_value, 1, MEED_FEDERATION_MAX_CLIENTS),
+    CYAML_FIELD_MAPPING_PTR("simulate", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
+                            simulate, meed_simulation_fields),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t file_value = {
@@ -447,8 +437,15 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     MEED_TRY(resolve_path(folder, raw->benchmark, file->benchmark));
     MEED_TRY(resolve_device(path, raw->device, "cpu", file->device));
     MEED_TRY(resolve_clients(path, folder, raw, file));
+    if (raw->simulate) {
+        MEED_TRY(meed_simulation_plan_resolve(path, folder, raw->simulate, &file->simulation));
+    } else if (file->client_count == 0) {
+        return MEED_FAIL(MEED_CONFIG, "%s names no clients; `meed help up` lists its keys", path);
+    }
     WHOLE("rounds", raw->rounds, 3, 1, MEED_LIMIT_ROUNDS, file->rounds);
-    WHOLE("quorum", raw->quorum, file->client_count, 1, file->client_count, file->quorum);
+    if (file->client_count > 0) {
+        WHOLE("quorum", raw->quorum, file->client_count, 1, file->client_count, file->quorum);
+    }
     WHOLE("budget", raw->budget, 1000 * file->rounds, 0, INT64_C(1000000000000), file->budget);
     WHOLE("seed", raw->seed, 1, 0, INT64_MAX, file->seed);
     WHOLE("server_threads", raw->server_threads, 0, 0, 256, file->server_threads);
@@ -465,7 +462,8 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     MEED_TRY(resolve_codec(path, raw->codec ? raw->codec : &no_codec, &file->plan.codec));
     const struct raw_pay *pay = raw->pay ? raw->pay : &no_pay;
     file->rule = (enum meed_pay_rule)GIVEN(pay->rule, (int)MEED_PAY_SHRUNK);
-    file->method = (enum meed_value_method)GIVEN(pay->method, (int)MEED_VALUE_EXACT);
+    file->method = (enum meed_value_method)GIVEN(
+        pay->method, raw->simulate ? (int)MEED_VALUE_AUTO : (int)MEED_VALUE_EXACT);
     file->path = (enum meed_coalition_path)GIVEN(pay->path, (int)MEED_PATH_AUTO);
     NUMBER("clip", raw->clip, 3, 0, 1e6, file->clip_multiple);
     WHOLE("pay.bootstrap", pay->bootstrap, 1000, 10, 1000000, file->bootstrap);

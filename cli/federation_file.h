@@ -22,6 +22,7 @@
 #ifndef MEED_CLI_FEDERATION_FILE_H
 #define MEED_CLI_FEDERATION_FILE_H
 
+#include "cli/simulation_plan.h"
 #include "server/aggregator.h"
 
 enum { MEED_FEDERATION_MAX_CLIENTS = 16, MEED_FEDERATION_DEVICE_BYTES = 16 };
@@ -64,6 +65,7 @@ struct meed_federation_file {
     double guard_z;
     int32_t client_count;
     struct meed_federation_client clients[MEED_FEDERATION_MAX_CLIENTS];
+    struct meed_simulation_plan simulation; /* group_count 0: the file has no `simulate:` */
 };
 
 /* CONFIG with file, line and what to write instead. */

@@ -23,6 +23,7 @@ static const struct command commands[] = {
     {"up", "run a whole federation on this machine: aggregator and clients", meed_cmd_up},
     {"serve", "run an aggregator", meed_cmd_serve},
     {"join", "take part in a federation as a client", meed_cmd_join},
+    {"simulate", "run experiments: hundreds of clients in one process", meed_cmd_simulate},
     {"provision", "make the certificates and keys of a federation", meed_cmd_provision},
     {"train", "fine-tune a LoRA adapter on this machine alone", meed_cmd_train},
     {"value", "price a set of adapters: who contributes what", meed_cmd_value},

@@ -23,5 +23,6 @@ foreach(file ${targets})
 endforeach()
 
 # The YAML reader belongs to the command line, which is no library.
-target_sources(fuzz_federation_file PRIVATE ${CMAKE_SOURCE_DIR}/cli/federation_file.c)
+target_sources(fuzz_federation_file PRIVATE ${CMAKE_SOURCE_DIR}/cli/federation_file.c
+  ${CMAKE_SOURCE_DIR}/cli/simulation_plan.c)
 target_link_libraries(fuzz_federation_file PRIVATE MeedDep::cyaml)

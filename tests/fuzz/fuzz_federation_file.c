@@ -24,9 +24,14 @@ static void demand(bool holds, const char *what)
 static void check_federation(const struct meed_federation_file *federation)
 {
     const struct meed_msg_plan *plan = &federation->plan;
-    demand(federation->client_count >= 1 &&
-               federation->client_count <= MEED_FEDERATION_MAX_CLIENTS &&
-               federation->quorum >= 1 && federation->quorum <= federation->client_count,
+    const struct meed_simulation_plan *simulation = &federation->simulation;
+    bool simulated = simulation->group_count > 0 && simulation->data_count > 0 &&
+                     simulation->seed_count > 0 && meed_simulation_plan_clients(simulation) > 0;
+    demand(federation->client_count <= MEED_FEDERATION_MAX_CLIENTS &&
+               (federation->client_count >= 1 || simulated),
+           "accepted, but nobody takes part");
+    demand(federation->client_count == 0 ||
+               (federation->quorum >= 1 && federation->quorum <= federation->client_count),
            "accepted, but the quorum cannot be reached");
     demand(federation->rounds >= 1 && federation->budget >= 0 && federation->deadline_ms >= 0 &&
                federation->bootstrap > 0,

@@ -1,0 +1,505 @@
+/* meed simulate: experiments with hundreds of clients in one process.
+ *
+ * Runs the grid of a federation file with a `simulate:` section (simulation_plan.h): one cell a
+ * combination of swept settings and seed, each a whole federation on one base model that is loaded
+ * once. A finished cell is one JSON in OUT/cells, so a stopped grid goes on where it stood; the
+ * table at the end has one row a combination with Student's 95 % intervals over seeds.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <ftw.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/parse.h"
+#include "cli/command_line.h"
+#include "cli/commands.h"
+#include "cli/score_session.h"
+#include "cli/simulation_cell.h"
+#include "cli/simulation_grid.h"
+#include "cli/stop_signal.h"
+#include "evaluation/statistics.h"
+
+enum { MAX_SETS = 16, KEY_SET = 256, KEY_KEEP, CELL_MAX_BYTES = 1 << 30 };
+
+struct options {
+    const char *file, *out, *json, *device;
+    const char *sets[MAX_SETS]; /* key=value */
+    int set_count;
+    int64_t threads;
+    bool keep, quiet;
+    enum meed_status status;
+};
+
+static const struct argp_option option_rows[] = {
+    {"out", 'o', "DIR", 0, "finished cells and the summary (default: out/NAME)", 0},
+    {"json", 'j', "FILE", 0, "write the summary here too", 0},
+    {"set", KEY_SET, "KEY=VALUE", 0, "before the sweep; repeat (clients=100)", 0},
+    {"threads", 't', "N", 0, "worker threads (default: all cores)", 0},
+    {"device", 'd', "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 0},
+    {"keep", KEY_KEEP, NULL, 0, "leave every cell's state in OUT/state/KEY", 0},
+    {"quiet", 'q', NULL, 0, "print the final table only", 0},
+    {0},
+};
+
+static const char documentation[] =
+    "Run the experiment that FILE describes: a grid of federations with simulated clients, all in "
+    "this process.\v"
+    "Examples:\n"
+    "  meed simulate examples/experiments/poisoning.yaml\n"
+    "  meed simulate FILE --set clients=100 --set method=gradient\n\n"
+    "Run it again to go on after a stop; finished cells are kept in OUT/cells.\n\n"
+    "FILE is that of `meed up` with `simulate:` in place of `clients:`\n"
+    "  data: [FILE.jsonl, …]   a pool of dialogues; a file is a label\n"
+    "  seeds: [1, 2, 3]\n"
+    "  partition: {kind: iid|dirichlet|domain|amount|few_shot, alpha: 1,\n"
+    "    dialogues: at most so many a client}\n"
+    "  clients: a list of {name, count, quality: 1, amount, attack, strength}\n"
+    "  attack: {kind, share: of all clients, strength}\n"
+    "  sweep: a list of {key, values: […]}\n"
+    "Keys to sweep and to --set: attack, share, strength, partition, alpha,\n"
+    "  dialogues, clients, rounds, steps, rank, method, rule, clip, guard_z,\n"
+    "  aggregation\n"
+    "Attacks: swap, garbage, safety, backdoor, judge, flip, scale, gaussian, gap,\n"
+    "  zero, random, replay, duplicate, sybil, collude, adaptive";
+
+static error_t option_parse(int key, char *text, struct argp_state *state)
+{
+    struct options *options = state->input;
+    switch (key) {
+    case 'o':
+        options->out = text;
+        break;
+    case 'j':
+        options->json = text;
+        break;
+    case 'd':
+        options->device = text;
+        options->status = meed_backend_check_device(text);
+        break;
+    case 't':
+        options->status = meed_parse_i64("--threads", text, 1, 256, &options->threads);
+        break;
+    case KEY_SET:
+        if (options->set_count == MAX_SETS || !strchr(text, '=')) {
+            options->status = MEED_FAIL(MEED_ARG, "--set %.64s; write KEY=VALUE, at most %d times",
+                                        text, MAX_SETS);
+            break;
+        }
+        options->sets[options->set_count++] = text;
+        break;
+    case KEY_KEEP:
+        options->keep = true;
+        break;
+    case 'q':
+        options->quiet = true;
+        break;
+    case ARGP_KEY_ARG:
+        if (options->file) {
+            options->status = MEED_FAIL(MEED_ARG, "one file, not also \"%.64s\"", text);
+            break;
+        }
+        options->file = text;
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return options->status == MEED_OK ? 0 : EINVAL;
+}
+
+struct simulation {
+    struct options options;
+    struct meed_federation_file file;
+    char out[1024];
+    char source[MEED_SHA256_HEX_BYTES + 1];
+    struct meed_score_session session;
+    struct meed_simulation_pool pool;
+    struct meed_simulation_stage stage;
+    json_t *cells; /* array of {"key", "file", "settings", "seed", "summary"} */
+    int32_t done, total;
+    /* The bar of the cell that runs. */
+    struct meed_progress bar;
+    char title[MEED_SIMULATION_KEY_BYTES + 64];
+    const char *phase;
+    bool drawing;
+};
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *place)
+{
+    (void)info;
+    (void)kind;
+    (void)place;
+    return remove(path);
+}
+
+/* A new folder for a cell's aggregator and clients: in memory where the system has such a place,
+ * since every update is synced to disk. */
+static enum meed_status make_state(const struct simulation *simulation, const char *key,
+                                   char state[1024])
+{
+    const char *root = getenv("TMPDIR");
+    if (simulation->options.keep) {
+        snprintf(state, 1024, "%.700s/state/%s", simulation->out, key);
+        nftw(state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        return meed_file_make_folder(state);
+    }
+    if (!root) {
+        root = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    }
+    snprintf(state, 1024, "%.900s/meed-simulate-XXXXXX", root);
+    if (!mkdtemp(state)) {
+        return MEED_FAIL(MEED_IO, "cannot make a folder in %.900s: %s", root, strerror(errno));
+    }
+    return MEED_OK;
+}
+
+static enum meed_status write_json(const char *path, const json_t *document)
+{
+    char *text = document ? json_dumps(document, JSON_INDENT(1)) : NULL;
+    if (!text) {
+        return MEED_FAIL(MEED_NOMEM, "no memory for %.512s", path);
+    }
+    enum meed_status st = meed_file_write_atomic(path, text, strlen(text));
+    free(text);
+    return st;
+}
+
+/* A finished cell, NULL if there is none; STATE if it belongs to another file or other --set. */
+static enum meed_status load_cell(const struct simulation *simulation, const char *path,
+                                  json_t **cell)
+{
+    json_error_t error;
+    *cell = NULL;
+    if (!meed_file_exists(path)) {
+        return MEED_OK;
+    }
+    json_t *found = json_load_file(path, 0, &error);
+    const char *source = json_string_value(json_object_get(found, "source"));
+    if (!source || strcmp(source, simulation->source) != 0) {
+        json_decref(found);
+        return MEED_FAIL(MEED_STATE,
+                         "%s belongs to another experiment; choose another --out or "
+                         "remove it",
+                         path);
+    }
+    *cell = found;
+    return MEED_OK;
+}
+
+/* ---- one cell -------------------------------------------------------------------------------- */
+
+static void on_progress(void *user, int64_t done, int64_t total, const char *phase)
+{
+    struct simulation *simulation = user;
+    if (!simulation->options.quiet) {
+        simulation->drawing = true;
+        simulation->phase = phase;
+        meed_progress_update(&simulation->bar, done, total);
+    }
+}
+
+static void start_bar(struct simulation *simulation, const char *key)
+{
+    snprintf(simulation->title, sizeof simulation->title, "%d/%d %s", simulation->done + 1,
+             simulation->total, key);
+    meed_progress_start(&simulation->bar, simulation->title, "visits", simulation->options.quiet);
+}
+
+static enum meed_status run_cell(struct simulation *simulation, int32_t row, int32_t seed_idx,
+                                 const char *key, json_t **document)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_simulation_cast cast = {.count = 0};
+    struct meed_simulation_result result = {.round_count = 0};
+    struct meed_simulation_place place = {&simulation->file, row, seed_idx, simulation->source};
+    char state[1024] = "";
+    struct meed_federation_file *file = meed_heap_alloc(1, sizeof *file);
+    if (!file) {
+        return MEED_NOMEM;
+    }
+    MEED_TRY_OUT(meed_simulation_grid_cell(&simulation->file, row, seed_idx, file));
+    MEED_TRY_OUT(
+        meed_simulation_cast_deal(file, &simulation->pool, simulation->session.chat, &cast));
+    MEED_TRY_OUT(meed_simulation_result_create(file->rounds, cast.count, &result));
+    MEED_TRY_OUT(make_state(simulation, key, state));
+    start_bar(simulation, key);
+    MEED_TRY_OUT(meed_simulation_cell_run(&simulation->stage, file, &cast, state, &result));
+    *document = meed_simulation_result_json(&place, file, simulation->session.benchmark,
+                                            &simulation->pool, &cast, &result);
+out:
+    if (simulation->drawing) {
+        meed_progress_finish(&simulation->bar);
+        simulation->drawing = false;
+    }
+    if (state[0] && !simulation->options.keep) {
+        nftw(state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    }
+    meed_simulation_result_clear(&result);
+    meed_simulation_cast_clear(&cast);
+    meed_heap_free(file);
+    return st;
+}
+
+/* ---- the grid -------------------------------------------------------------------------------- */
+
+/* Intervals over the seeds of one combination, from the finished cells. */
+static void row_intervals(const struct simulation *simulation, int32_t row,
+                          struct meed_statistics_interval intervals[MEED_SIMULATION_MEASURES])
+{
+    const struct meed_simulation_plan *plan = &simulation->file.simulation;
+    for (int m = 0; m < MEED_SIMULATION_MEASURES; m++) {
+        double values[MEED_SIMULATION_MAX_SEEDS];
+        for (int32_t s = 0; s < plan->seed_count; s++) {
+            size_t at = (size_t)row * (size_t)plan->seed_count + (size_t)s;
+            json_t *summary = json_object_get(json_array_get(simulation->cells, at), "summary");
+            json_t *value = json_object_get(summary, meed_simulation_measures[m]);
+            values[s] = json_is_number(value) ? json_number_value(value) : NAN;
+        }
+        intervals[m] = meed_statistics_interval(values, plan->seed_count, 0.95);
+    }
+}
+
+static int32_t finished_rows(const struct simulation *simulation)
+{
+    return (int32_t)(json_array_size(simulation->cells) /
+                     (size_t)simulation->file.simulation.seed_count);
+}
+
+static json_t *rows_json(const struct simulation *simulation)
+{
+    json_t *rows = json_array();
+    for (int32_t row = 0; row < finished_rows(simulation); row++) {
+        struct meed_statistics_interval intervals[MEED_SIMULATION_MEASURES];
+        json_t *summary = json_object();
+        row_intervals(simulation, row, intervals);
+        for (int m = 0; m < MEED_SIMULATION_MEASURES; m++) {
+            json_object_set_new(summary, meed_simulation_measures[m],
+                                json_pack("{s:o, s:o, s:I}", "mean",
+                                          meed_simulation_number(intervals[m].mean), "half",
+                                          meed_simulation_number(intervals[m].half), "count",
+                                          (json_int_t)intervals[m].count));
+        }
+        json_array_append_new(
+            rows, json_pack("{s:o, s:o}", "settings",
+                            meed_simulation_settings_json(&simulation->file.simulation, row),
+                            "summary", summary));
+    }
+    return rows;
+}
+
+static enum meed_status write_summary(const struct simulation *simulation)
+{
+    const struct meed_simulation_plan *plan = &simulation->file.simulation;
+    char path[MEED_PATH_BYTES];
+    json_t *seeds = json_array(), *sweep = json_array();
+    for (int32_t i = 0; i < plan->seed_count; i++) {
+        json_array_append_new(seeds, json_integer((json_int_t)plan->seeds[i]));
+    }
+    for (int32_t i = 0; i < plan->sweep_count; i++) {
+        json_t *values = json_array();
+        for (int32_t v = 0; v < plan->sweeps[i].value_count; v++) {
+            json_array_append_new(values, json_string(plan->sweeps[i].values[v]));
+        }
+        json_array_append_new(
+            sweep, json_pack("{s:s, s:o}", "key", plan->sweeps[i].key, "values", values));
+    }
+    json_t *document =
+        json_pack("{s:s, s:s, s:s, s:o, s:o, s:O, s:o}", "schema", "meed.simulation/1", "name",
+                  simulation->file.name, "source", simulation->source, "seeds", seeds, "sweep",
+                  sweep, "cells", simulation->cells, "rows", rows_json(simulation));
+    snprintf(path, sizeof path, "%s/simulation.json", simulation->out);
+    enum meed_status st = write_json(path, document);
+    if (st == MEED_OK && simulation->options.json) {
+        st = write_json(simulation->options.json, document);
+    }
+    json_decref(document);
+    return st;
+}
+
+static enum meed_status do_cell(struct simulation *simulation, int32_t row, int32_t seed_idx)
+{
+    char key[MEED_SIMULATION_KEY_BYTES], name[MEED_SIMULATION_KEY_BYTES + 16],
+        path[MEED_PATH_BYTES];
+    json_t *cell = NULL;
+    meed_simulation_grid_key(&simulation->file.simulation, row, seed_idx, key);
+    snprintf(name, sizeof name, "cells/%s.json", key);
+    snprintf(path, sizeof path, "%s/%s", simulation->out, name);
+    MEED_TRY(load_cell(simulation, path, &cell));
+    if (!cell) {
+        MEED_TRY(run_cell(simulation, row, seed_idx, key, &cell));
+        enum meed_status st = write_json(path, cell);
+        if (st != MEED_OK) {
+            json_decref(cell);
+            return st;
+        }
+    }
+    json_array_append_new(simulation->cells,
+                          json_pack("{s:s, s:s, s:O, s:O, s:O}", "key", key, "file", name,
+                                    "settings", json_object_get(cell, "settings"), "seed",
+                                    json_object_get(cell, "seed"), "summary",
+                                    json_object_get(cell, "summary")));
+    json_decref(cell);
+    simulation->done++;
+    return write_summary(simulation);
+}
+
+/* ---- table ----------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *title;
+    int measure; /* of meed_simulation_measures */
+    double factor;
+    const char *format;
+} columns[] = {
+    {"utility", 1, 1, "%.4f"},         {"attackers' pay %", 5, 100, "%.1f"},
+    {"AUROC", 6, 1, "%.3f"},           {"caught %", 7, 100, "%.1f"},
+    {"wrongly out %", 8, 100, "%.1f"}, {"pay spread %", 9, 100, "%.1f"},
+    {"rho quality", 10, 1, "%.3f"},    {"rho amount", 11, 1, "%.3f"},
+};
+enum { CELL_WIDTH = 18, SETTING_WIDTH = 14 };
+
+static void print_interval(const struct meed_statistics_interval *interval, double factor,
+                           const char *format)
+{
+    char text[96] = "-";
+    if (!isnan(interval->mean)) {
+        int size = snprintf(text, sizeof text, format, interval->mean * factor);
+        if (!isnan(interval->half)) {
+            size += snprintf(text + size, sizeof text - (size_t)size, " ± ");
+            snprintf(text + size, sizeof text - (size_t)size, format, interval->half * factor);
+        }
+    }
+    meed_score_session_cell(text, CELL_WIDTH, true);
+}
+
+static void print_table(const struct simulation *simulation)
+{
+    const struct meed_simulation_plan *plan = &simulation->file.simulation;
+    for (int32_t i = 0; i < plan->sweep_count; i++) {
+        meed_score_session_cell(plan->sweeps[i].key, SETTING_WIDTH, false);
+    }
+    for (size_t c = 0; c < MEED_COUNT(columns); c++) {
+        meed_score_session_cell(columns[c].title, CELL_WIDTH, true);
+    }
+    putchar('\n');
+    for (int32_t row = 0; row < finished_rows(simulation); row++) {
+        struct meed_statistics_interval intervals[MEED_SIMULATION_MEASURES];
+        row_intervals(simulation, row, intervals);
+        for (int32_t i = 0; i < plan->sweep_count; i++) {
+            meed_score_session_cell(
+                plan->sweeps[i].values[meed_simulation_grid_value(plan, row, i)], SETTING_WIDTH,
+                false);
+        }
+        for (size_t c = 0; c < MEED_COUNT(columns); c++) {
+            print_interval(&intervals[columns[c].measure], columns[c].factor, columns[c].format);
+        }
+        putchar('\n');
+    }
+    printf("\n  %d of %d cells, 95 %% intervals over %d seeds\n  summary: %s/simulation.json\n",
+           simulation->done, simulation->total, plan->seed_count, simulation->out);
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
+
+/* What a cell depends on: the file's bytes and what --set changed. */
+static enum meed_status fingerprint(struct simulation *simulation)
+{
+    struct meed_buf text;
+    uint8_t digest[MEED_SHA256_BYTES];
+    meed_buf_init(&text, 16u << 20);
+    enum meed_status st = meed_file_read(simulation->options.file, &text);
+    for (int i = 0; i < simulation->options.set_count && st == MEED_OK; i++) {
+        st = meed_buf_append(&text, simulation->options.sets[i],
+                             strlen(simulation->options.sets[i]) + 1);
+    }
+    meed_sha256(text.data, text.size, digest);
+    meed_sha256_hex(digest, simulation->source);
+    meed_buf_clear(&text);
+    return st;
+}
+
+static enum meed_status open_all(struct simulation *simulation)
+{
+    struct options *options = &simulation->options;
+    struct meed_federation_file *file = &simulation->file;
+    char folder[MEED_PATH_BYTES];
+    MEED_TRY(meed_federation_file_load(options->file, file));
+    if (file->simulation.group_count == 0) {
+        return MEED_FAIL(MEED_CONFIG,
+                         "%s has no `simulate:`; `meed up` runs it, and `meed help "
+                         "simulate` tells what to add",
+                         options->file);
+    }
+    for (int i = 0; i < options->set_count; i++) {
+        char key[MEED_SIMULATION_WORD_BYTES];
+        const char *equals = strchr(options->sets[i], '=');
+        snprintf(key, sizeof key, "%.*s", (int)(equals - options->sets[i]), options->sets[i]);
+        MEED_TRY(meed_simulation_grid_set(file, key, equals + 1));
+    }
+    MEED_TRY(fingerprint(simulation));
+    snprintf(simulation->out, sizeof simulation->out, "%s%s", options->out ? "" : "out/",
+             options->out ? options->out : file->name);
+    snprintf(folder, sizeof folder, "%s/cells", simulation->out);
+    MEED_TRY(meed_file_make_folder(folder));
+    MEED_TRY(meed_simulation_pool_load(&file->simulation, &simulation->pool));
+    return meed_score_session_open(file->model, file->benchmark, options->device, options->threads,
+                                   "simulating", options->quiet, &simulation->session);
+}
+
+static enum meed_status run_grid(struct simulation *simulation)
+{
+    const struct meed_simulation_plan *plan = &simulation->file.simulation;
+    const struct meed_score_session *session = &simulation->session;
+    int32_t rows = meed_simulation_grid_rows(plan);
+    simulation->total = rows * plan->seed_count;
+    simulation->stage = (struct meed_simulation_stage){.threads = session->pool,
+                                                       .be = session->be,
+                                                       .checkpoint = session->checkpoint,
+                                                       .chat = session->chat,
+                                                       .benchmark = session->benchmark,
+                                                       .dtype = MEED_DTYPE_F32,
+                                                       .stop = meed_stop_signal_catch(),
+                                                       .progress = on_progress,
+                                                       .progress_user = simulation};
+    for (int32_t row = 0; row < rows; row++) { /* every setting is tried before hours are spent */
+        struct meed_federation_file *file = meed_heap_alloc(1, sizeof *file);
+        enum meed_status st =
+            file ? meed_simulation_grid_cell(&simulation->file, row, 0, file) : MEED_NOMEM;
+        meed_heap_free(file);
+        MEED_TRY(st);
+    }
+    for (int32_t row = 0; row < rows; row++) {
+        for (int32_t seed_idx = 0; seed_idx < plan->seed_count; seed_idx++) {
+            MEED_TRY(do_cell(simulation, row, seed_idx));
+        }
+    }
+    return MEED_OK;
+}
+
+enum meed_status meed_cmd_simulate(int argc, char **argv)
+{
+    static struct simulation simulation;
+    simulation = (struct simulation){.cells = json_array()};
+    struct argp argp = {option_rows, option_parse, "FILE", documentation, NULL, NULL, NULL};
+    enum meed_status st = MEED_OK;
+    MEED_TRY_OUT(meed_command_line_parse(&argp, argc, argv, &simulation.options,
+                                         &simulation.options.status));
+    if (!simulation.options.file) {
+        st = MEED_FAIL(MEED_ARG, "no file given; try examples/experiments/iid.yaml");
+        goto out;
+    }
+    MEED_TRY_OUT(open_all(&simulation));
+    MEED_TRY_OUT(run_grid(&simulation));
+    print_table(&simulation);
+out:
+    json_decref(simulation.cells);
+    meed_simulation_pool_clear(&simulation.pool);
+    meed_score_session_close(&simulation.session);
+    return st;
+}
