@@ -40,6 +40,13 @@ struct raw_repair {
     int64_t *steps;
     double *lr;
 };
+struct raw_quarantine {
+    int64_t *strikes, *rounds, *probation;
+};
+struct raw_defence {
+    int *actions[MEED_DETECTOR_COUNT]; /* enum meed_defence_action */
+    struct raw_quarantine *quarantine;
+};
 struct raw_server {
     int *optimiser; /* enum meed_server_rule */
     double *lr, *beta1, *beta2, *tau;
@@ -54,6 +61,7 @@ struct raw_file {
     int *aggregation, *weights;
     double *clip, *sample_cap;
     struct raw_robust *robust;
+    struct raw_defence *defence;
     struct raw_server *server;
     struct raw_repair *repair;
     struct raw_training *training;
@@ -84,6 +92,8 @@ static const cyaml_strval_t estimators[] = {{"exact", MEED_VALUE_EXACT},
 static cyaml_strval_t aggregations[MEED_AGGREGATION_COUNT];
 static cyaml_strval_t weightings[MEED_WEIGHTING_COUNT];
 static cyaml_strval_t server_rules[MEED_SERVER_RULE_COUNT];
+static const cyaml_strval_t actions[] = {
+    {"off", MEED_DEFENCE_OFF}, {"flag", MEED_DEFENCE_REMARK}, {"exclude", MEED_DEFENCE_REFUSE}};
 static const cyaml_strval_t paths[] = {
     {"auto", MEED_PATH_AUTO}, {"stack", MEED_PATH_STACK}, {"merge", MEED_PATH_MERGE}};
 static const cyaml_strval_t behaviours[] = {{"honest", 0}, {"idle", 1}};
@@ -132,6 +142,25 @@ static const cyaml_schema_field_t robust_fields[] = {
     OPTIONAL_FLOAT("norm_multiple", struct raw_robust, norm_multiple),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t quarantine_fields[] = {
+    OPTIONAL_INT("strikes", struct raw_quarantine, strikes),
+    OPTIONAL_INT("rounds", struct raw_quarantine, rounds),
+    OPTIONAL_INT("probation", struct raw_quarantine, probation),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t defence_fields[] = {
+    OPTIONAL_ENUM("idle", struct raw_defence, actions[MEED_DETECTOR_IDLE], actions),
+    OPTIONAL_ENUM("norm", struct raw_defence, actions[MEED_DETECTOR_NORM], actions),
+    OPTIONAL_ENUM("replay", struct raw_defence, actions[MEED_DETECTOR_REPLAY], actions),
+    OPTIONAL_ENUM("duplicate", struct raw_defence, actions[MEED_DETECTOR_DUPLICATE], actions),
+    OPTIONAL_ENUM("span", struct raw_defence, actions[MEED_DETECTOR_SPAN], actions),
+    OPTIONAL_ENUM("dispersion", struct raw_defence, actions[MEED_DETECTOR_DISPERSION], actions),
+    OPTIONAL_ENUM("direction", struct raw_defence, actions[MEED_DETECTOR_DIRECTION], actions),
+    OPTIONAL_ENUM("gap", struct raw_defence, actions[MEED_DETECTOR_GAP], actions),
+    CYAML_FIELD_MAPPING_PTR("quarantine", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                            struct raw_defence, quarantine, quarantine_fields),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t repair_fields[] = {
     TEXT("data", struct raw_repair, data),
     OPTIONAL_INT("steps", struct raw_repair, steps),
@@ -176,6 +205,8 @@ static const cyaml_schema_field_t file_fields[] = {
     OPTIONAL_INT("frozen_rank", struct raw_file, frozen_rank),
     CYAML_FIELD_MAPPING_PTR("robust", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
                             robust, robust_fields),
+    CYAML_FIELD_MAPPING_PTR("defence", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
+                            defence, defence_fields),
     CYAML_FIELD_MAPPING_PTR("server", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
                             server, server_fields),
     CYAML_FIELD_MAPPING_PTR("repair", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_file,
@@ -425,6 +456,26 @@ static enum meed_status resolve_clients(const char *path, const char *folder,
     return MEED_OK;
 }
 
+static enum meed_status resolve_defence(const char *path, const struct raw_defence *raw,
+                                        struct meed_federation_file *file)
+{
+    static const struct raw_quarantine none;
+    static const struct raw_defence all_default;
+    raw = raw ? raw : &all_default;
+    for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
+        file->defence[d] =
+            (enum meed_defence_action)GIVEN(raw->actions[d], (int)MEED_DEFENCE_DEFAULT);
+    }
+    const struct raw_quarantine *held = raw->quarantine ? raw->quarantine : &none;
+    WHOLE("defence.quarantine.strikes", held->strikes, 0, 0, MEED_LIMIT_ROUNDS,
+          file->quarantine.strikes);
+    WHOLE("defence.quarantine.rounds", held->rounds, 1, 1, MEED_LIMIT_ROUNDS,
+          file->quarantine.rounds);
+    WHOLE("defence.quarantine.probation", held->probation, 1, 0, MEED_LIMIT_ROUNDS,
+          file->quarantine.probation);
+    return MEED_OK;
+}
+
 static enum meed_status resolve(const char *path, const struct raw_file *raw,
                                 struct meed_federation_file *file)
 {
@@ -468,6 +519,7 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     NUMBER("clip", raw->clip, 3, 0, 1e6, file->clip_multiple);
     WHOLE("pay.bootstrap", pay->bootstrap, 1000, 10, 1000000, file->bootstrap);
     NUMBER("pay.guard_z", pay->guard_z, 2.576, 0, 100, file->guard_z);
+    MEED_TRY(resolve_defence(path, raw->defence, file));
     MEED_TRY(resolve_repair(path, folder, raw->repair, file));
     return resolve_merge(path, raw, file);
 }
@@ -527,6 +579,8 @@ void meed_federation_file_config(const struct meed_federation_file *file,
     config->plan = file->plan;
     config->aggregation = file->aggregation;
     config->clip_multiple = file->clip_multiple;
+    memcpy(config->defence, file->defence, sizeof config->defence);
+    config->quarantine = file->quarantine;
     config->robust = file->robust;
     config->frozen_rank = file->frozen_rank;
     config->weighting = file->weighting;

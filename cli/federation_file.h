@@ -50,6 +50,8 @@ struct meed_federation_file {
     struct meed_msg_plan plan; /* hyper-parameters and codec; round, hashes and times left zero */
     enum meed_aggregation aggregation;
     double clip_multiple; /* of the cohort's median norm; 0: never */
+    enum meed_defence_action defence[MEED_DETECTOR_COUNT];
+    struct meed_quarantine_options quarantine;
     struct meed_robust_options robust;
     int32_t frozen_rank;
     enum meed_weighting weighting;

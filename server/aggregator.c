@@ -71,6 +71,7 @@ struct meed_aggregator_config meed_aggregator_defaults(void)
                            .zstd_level = 3}},
         .aggregation = MEED_AGGREGATION_SVD,
         .clip_multiple = 3.0,
+        .quarantine = {.strikes = 0, .rounds = 1, .probation = 1},
         .robust = {.trim = 0.2, .norm_multiple = 1.0},
         .frozen_rank = 128,
         .sample_cap = 4.0,

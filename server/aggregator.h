@@ -23,6 +23,8 @@
 #include "evaluation/valuation.h"
 #include "proto/message.h"
 #include "proto/rpc.h"
+#include "server/defence.h"
+#include "server/quarantine.h"
 
 MEED_BEGIN_C
 
@@ -177,6 +179,8 @@ struct meed_aggregator_config {
     uint64_t seed;
     struct meed_msg_plan plan; /* hyper-parameters and codec; round, seed, times, hashes are ours */
     enum meed_aggregation aggregation;
+    enum meed_defence_action defence[MEED_DETECTOR_COUNT];
+    struct meed_quarantine_options quarantine;
     double clip_multiple; /* ‖ΔW_k‖ is cut to this multiple of the cohort's median; 0: never */
     struct meed_robust_options robust;
     int32_t frozen_rank; /* most ranks that stack and fedex keep beside the trained ones */

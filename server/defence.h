@@ -40,8 +40,9 @@ struct meed_defence_client {
     char reason[MEED_LIMIT_REASON_BYTES]; /* "" when accepted */
 };
 
+/* What a detector's finding costs. */
 enum meed_defence_action {
-    MEED_DEFENCE_DEFAULT,
+    MEED_DEFENCE_DEFAULT, /* replay, duplicate: exclude; idle: off; others: flag */
     MEED_DEFENCE_OFF,
     MEED_DEFENCE_REMARK,
     MEED_DEFENCE_REFUSE,

@@ -206,22 +206,48 @@ out:
     return st;
 }
 
+/* What the ledger says of rounds before this one, over whatever the screens found. */
+static enum meed_status bar_quarantined(struct meed_settle *settle,
+                                        const struct meed_cohort *cohort,
+                                        struct meed_defence_client *verdicts)
+{
+    struct meed_quarantine_client *clients =
+        meed_heap_alloc((size_t)cohort->count + 1, sizeof *clients);
+    if (!clients) {
+        return MEED_NOMEM;
+    }
+    enum meed_status st =
+        meed_quarantine_replay(&settle->config.terms->quarantine, settle->config.ledger,
+                               cohort->round, cohort->names, cohort->count, clients);
+    for (int32_t i = 0; i < cohort->count && st == MEED_OK; i++) {
+        if (meed_quarantine_holds(&clients[i], cohort->round)) {
+            verdicts[i].verdict = MEED_DEFENCE_EXCLUDE;
+            verdicts[i].factor = 0.0;
+            snprintf(verdicts[i].reason, sizeof verdicts[i].reason,
+                     "in quarantine up to round %d: it was excluded too often",
+                     clients[i].out_until);
+        }
+    }
+    meed_heap_free(clients);
+    return st;
+}
+
 static enum meed_status screen(struct meed_settle *settle, struct meed_cohort *cohort,
                                struct meed_defence_client *verdicts)
 {
     struct meed_cohort *past = NULL;
     MEED_TRY(load_past(settle, cohort->round, &past));
-    struct meed_defence_options options = {.clip_multiple = settle->config.terms->clip_multiple};
     struct meed_step_past compare = {NULL, NULL, 0};
     if (past) {
         compare = (struct meed_step_past){
             past->global, (const struct meed_adapter *const *)past->adapters, past->count};
     }
-    enum meed_status st = meed_defence_screen(
-        cohort->global, (const struct meed_adapter *const *)cohort->adapters, cohort->names,
-        cohort->count, past ? &compare : NULL, &options, settle->config.pool, verdicts);
+    enum meed_status st =
+        meed_defence_screen(cohort->global, (const struct meed_adapter *const *)cohort->adapters,
+                            cohort->names, cohort->count, past ? &compare : NULL,
+                            &settle->config.terms->defence, settle->config.pool, verdicts);
     meed_cohort_destroy(past);
-    return st;
+    return st == MEED_OK ? bar_quarantined(settle, cohort, verdicts) : st;
 }
 
 enum meed_status meed_settle_screened(struct meed_settle *settle, struct meed_cohort *cohort,

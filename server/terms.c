@@ -54,6 +54,16 @@ static enum meed_status write_merge(const struct meed_terms *terms, struct meed_
                            server->beta1, server->beta2, server->tau);
 }
 
+static enum meed_status write_defence(const struct meed_terms *terms, struct meed_buf *text)
+{
+    for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
+        MEED_TRY(meed_buf_printf(text, "defence %s %s\n", meed_detector_name((enum meed_detector)d),
+                                 meed_defence_action_name(terms->defence.actions[d])));
+    }
+    return meed_buf_printf(text, "quarantine %d %d %d\n", terms->quarantine.strikes,
+                           terms->quarantine.rounds, terms->quarantine.probation);
+}
+
 static enum meed_status hash_terms(const struct meed_aggregator_config *config,
                                    const struct meed_terms_source *source, struct meed_terms *terms)
 {
@@ -69,8 +79,10 @@ static enum meed_status hash_terms(const struct meed_aggregator_config *config,
                                  (long long)terms->budget, (unsigned long long)terms->seed));
     MEED_TRY_OUT(write_plan(&terms->plan, &text));
     MEED_TRY_OUT(meed_buf_printf(&text, "aggregation %s clip %a\n",
-                                 meed_aggregate_name(terms->aggregation), terms->clip_multiple));
+                                 meed_aggregate_name(terms->aggregation),
+                                 terms->defence.clip_multiple));
     MEED_TRY_OUT(write_merge(terms, &text));
+    MEED_TRY_OUT(write_defence(terms, &text));
     MEED_TRY_OUT(meed_buf_printf(&text, "value %s %s path %d bootstrap %d guard %a\n",
                                  terms->estimator, terms->payment, (int)config->path,
                                  config->bootstrap, config->guard_z));
@@ -89,9 +101,6 @@ static enum meed_status check_config(const struct meed_aggregator_config *config
     if (config->budget < 0 || config->budget > MEED_LIMIT_CREDITS) {
         return MEED_FAIL(MEED_CONFIG, "budget is %lld; 0 to %lld", (long long)config->budget,
                          (long long)MEED_LIMIT_CREDITS);
-    }
-    if (!(config->clip_multiple >= 0.0)) {
-        return MEED_FAIL(MEED_CONFIG, "clip multiple must be at least 0");
     }
     if (plan->rank < 1 || plan->rank > MEED_LIMIT_RANK || !(plan->alpha > 0.0)) {
         return MEED_FAIL(MEED_CONFIG, "rank is %d and alpha %g; rank is 1 to %d, alpha positive",
@@ -195,7 +204,11 @@ enum meed_status meed_terms_init(const struct meed_aggregator_config *config,
                                             .rslora = config->plan.rslora,
                                             .dropout = (float)config->plan.dropout,
                                             .targets = config->plan.target_modules};
-    terms->clip_multiple = config->clip_multiple;
+    terms->quarantine = config->quarantine;
+    terms->defence.clip_multiple = config->clip_multiple;
+    memcpy(terms->defence.actions, config->defence, sizeof terms->defence.actions);
+    MEED_TRY(meed_quarantine_check(&terms->quarantine));
+    MEED_TRY(meed_defence_check(&terms->defence));
     snprintf(terms->estimator, sizeof terms->estimator, "%s", estimator_name(config->method));
     snprintf(terms->payment, sizeof terms->payment, "%s", payment_name(config->rule));
     terms->axis_count = MEED_MIN(source->axis_count, MEED_BENCHMARK_MAX_AXES);

@@ -31,7 +31,8 @@ struct meed_terms {
     struct meed_msg_plan plan;
     struct meed_lora_config lora;
     enum meed_aggregation aggregation;
-    double clip_multiple;
+    struct meed_defence_options defence;
+    struct meed_quarantine_options quarantine;
     struct meed_robust_options robust;
     int32_t frozen_rank;
     enum meed_weighting weighting;

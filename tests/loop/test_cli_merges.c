@@ -20,7 +20,9 @@ struct merge {
     int runs;           /* 2: the same again gives the same adapter */
 };
 static const struct merge merges[] = {
-    {"stack", "fedit", "aggregation: stack\n", "stack", true, 1},
+    {"stack", "fedit",
+     "aggregation: stack\ndefence: {gap: exclude, norm: off, quarantine: {strikes: 2}}\n", "stack",
+     true, 1},
     {"fedex", "fedit", "aggregation: fedex\nfrozen_rank: 24\n", "fedex", true, 1},
     {"rolora", "fedprox", "aggregation: rolora\nserver: {optimiser: yogi}\n", "rolora+yogi", false,
      1},
@@ -129,6 +131,10 @@ static void merges_refuse_what_does_not_go_together(void **state)
         {{"bad", "scaffold", "", "", false, 0}, {"svd", "scaffold", "fedavg"}},
         {{"bad", "fedit", "aggregation: krum\nrobust: {attackers: 4}\n", "", false, 0},
          {"krum", "4", "7"}},
+        {{"bad", "fedit", "defence: {span: exclude}\n", "", false, 0}, {"span", "off or flag"}},
+        {{"bad", "fedit", "defence: {gap: maybe}\n", "", false, 0}, {"gap", "maybe"}},
+        {{"bad", "fedit", "defence: {quarantine: {rounds: 0}}\n", "", false, 0},
+         {"defence.quarantine.rounds", "0"}},
         {{"bad", "fedit", "robust: {trim: 0.5}\n", "", false, 0}, {"robust.trim", "0.5"}},
     };
     for (size_t i = 0; i < MEED_COUNT(cases); i++) {

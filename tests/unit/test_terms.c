@@ -93,6 +93,8 @@ static void terms_hash_what_matters(void **state)
     CHANGE(plan.codec.values, MEED_VALUE_INT4);
     CHANGE(aggregation, MEED_AGGREGATION_FEDAVG);
     CHANGE(clip_multiple, 2);
+    CHANGE(defence[MEED_DETECTOR_GAP], MEED_DEFENCE_REFUSE);
+    CHANGE(quarantine.strikes, 2);
     CHANGE(rule, MEED_PAY_PROPORTIONAL);
     CHANGE(method, MEED_VALUE_LEAVE_ONE_OUT);
     CHANGE(guard_z, 1);
@@ -113,6 +115,15 @@ static void terms_refuse_what_cannot_be(void **state)
     assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
     config = base();
     config.plan.target_modules = 0;
+    assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
+    config = base();
+    config.defence[MEED_DETECTOR_SPAN] = MEED_DEFENCE_REFUSE;
+    assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
+    config = base();
+    config.clip_multiple = -1;
+    assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
+    config = base();
+    config.quarantine = (struct meed_quarantine_options){1, 0, 0};
     assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
     config = base();
     config.run_id = "no/path";
