@@ -8,10 +8,10 @@
 #
 # In order: what GPU this is; the probes of every intrinsic wrapper; parity of every op, twice; the
 # engine's tests and golden models; compute-sanitizer's memcheck and racecheck on small shapes where
-# it is installed; training on CPU and GPU side by side; the benches, each suite by itself (rpc alone
-# is left out: it has nothing of a GPU). Each program has a time limit, and ten minutes after the
-# build nothing is started any more; what failed or was left out is recorded and the rest still
-# runs. Exit code 0 where everything passed.
+# it is installed; training on CPU and GPU side by side; the benches, each suite by itself (rpc and
+# values are left out: they ask nothing of a GPU). Each program has a time limit, and ten minutes
+# after the build nothing is started any more; what failed or was left out is recorded and the rest
+# still runs. Exit code 0 where everything passed.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=build-gpu
