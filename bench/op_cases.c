@@ -258,6 +258,20 @@ static void run_attention_fwd(struct meed_op_case *c)
     c->be->attention_fwd(c->be, c->x[0], heads_of(c), &c->pack, &c->tail, c->x[1], c->f[0]);
 }
 
+/* Gemma's local layers: a row sees a quarter of its sequence. */
+static void prepare_attention_window(struct meed_op_case *c)
+{
+    double length = c->shape.length, seen = length / 4;
+    prepare_attention_fwd(c);
+    c->flops -= 4 * attention_macs(c) * (1 - seen * (2 * length - seen) / (length * length));
+}
+static void run_attention_window(struct meed_op_case *c)
+{
+    struct meed_attention_shape shape = heads_of(c);
+    shape.window = c->shape.length / 4;
+    c->be->attention_fwd(c->be, c->x[0], shape, &c->pack, &c->tail, c->x[1], c->f[0]);
+}
+
 static void prepare_attention_bwd(struct meed_op_case *c)
 {
     const struct meed_op_shape *s = &c->shape;
@@ -364,6 +378,11 @@ static void run_glu_fwd(struct meed_op_case *c)
     c->be->glu_fwd(c->be, MEED_GLU_SILU, c->x[0], &c->tail, c->x[1]);
 }
 
+static void run_geglu_fwd(struct meed_op_case *c)
+{
+    c->be->glu_fwd(c->be, MEED_GLU_GELU_TANH, c->x[0], &c->tail, c->x[1]);
+}
+
 static void prepare_glu_bwd(struct meed_op_case *c)
 {
     const struct meed_op_shape *s = &c->shape;
@@ -376,6 +395,11 @@ static void prepare_glu_bwd(struct meed_op_case *c)
 static void run_glu_bwd(struct meed_op_case *c)
 {
     c->be->glu_bwd(c->be, MEED_GLU_SILU, c->x[0], c->x[1], c->x[2]);
+}
+
+static void run_geglu_bwd(struct meed_op_case *c)
+{
+    c->be->glu_bwd(c->be, MEED_GLU_GELU_TANH, c->x[0], c->x[1], c->x[2]);
 }
 
 static void prepare_lora_down(struct meed_op_case *c)
@@ -588,6 +612,9 @@ const struct meed_op_case_info meed_op_cases[] = {
 #define MEED_OP(name, text) {#name, prepare_##name, run_##name},
 #include "kernels/ops.def"
 #undef MEED_OP
+    {"attention_fwd, window", prepare_attention_window, run_attention_window},
+    {"glu_fwd, gelu", prepare_glu_fwd, run_geglu_fwd},
+    {"glu_bwd, gelu", prepare_glu_bwd, run_geglu_bwd},
 };
 const int meed_op_case_count = (int)MEED_COUNT(meed_op_cases);
 

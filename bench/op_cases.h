@@ -39,7 +39,8 @@ struct meed_op_case_info {
     void (*prepare)(struct meed_op_case *c);
     void (*run)(struct meed_op_case *c);
 };
-/* In the order of ops.def; an op without a case does not link. */
+/* In the order of ops.def, an op without a case does not link; then variants that networks run
+ * beside the usual form: a window, GELU. */
 extern const struct meed_op_case_info meed_op_cases[];
 extern const int meed_op_case_count;
 

@@ -114,6 +114,6 @@ enum meed_status meed_suite_kernels(struct meed_bench_machine *machine)
         }
         MEED_TRY(bench_case(machine, idx, &shape, MEED_DTYPE_F32));
     }
-    printf("  %d ops in the registry, each with a row above\n", meed_op_case_count);
+    printf("  %d rows: every op of the registry, and variants\n", meed_op_case_count);
     return MEED_OK;
 }
