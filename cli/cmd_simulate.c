@@ -40,7 +40,7 @@ static const struct argp_option option_rows[] = {
     {"json", 'j', "FILE", 0, "write the summary here too", 0},
     {"set", KEY_SET, "KEY=VALUE", 0, "before the sweep; repeat (clients=100)", 0},
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 0},
-    {"device", 'd', "WORD", 0, "cpu, cuda or cuda:N (default: cpu)", 0},
+    {"device", 'd', "WORD", 0, "instead of the file's: cpu, cuda or cuda:N", 0},
     {"keep", KEY_KEEP, NULL, 0, "leave every cell's state in OUT/state/KEY", 0},
     {"quiet", 'q', NULL, 0, "print the final table only", 0},
     {0},
@@ -448,8 +448,9 @@ static enum meed_status open_all(struct simulation *simulation)
     snprintf(folder, sizeof folder, "%s/cells", simulation->out);
     MEED_TRY(meed_file_make_folder(folder));
     MEED_TRY(meed_simulation_pool_load(&file->simulation, &simulation->pool));
-    return meed_score_session_open(file->model, file->benchmark, options->device, options->threads,
-                                   "simulating", options->quiet, &simulation->session);
+    return meed_score_session_open(
+        file->model, file->benchmark, options->device ? options->device : file->device,
+        options->threads, "simulating", options->quiet, &simulation->session);
 }
 
 static enum meed_status run_grid(struct simulation *simulation)
