@@ -127,7 +127,7 @@ static const char documentation[] =
     "    weight_decay: 0, clip: 1, prox_mu: 0.01, targets: all}\n"
     "  codec: {values: f32|bf16|int8|int4, density: 1, density_a, density_b,\n"
     "    group: 64, zstd: 3}\n"
-    "  pay: {rule: shrunk|proportional, path: auto|stack|merge,\n"
+    "  pay: {rule: shrunk|proportional|equal, path: auto|stack|merge,\n"
     "    method: exact|loo|permutation|owen|banzhaf|gradient|auto,\n"
     "    bootstrap: 1000, guard_z: 2.576}";
 

@@ -87,7 +87,7 @@ static const struct argp_option option_rows[] = {
      "end an order of permutation this close to all adapters' value (default: never)", 2},
     {"nodes", KEY_NODES, "N", 0, "of gradient, 1 to 32 (default: 4)", 2},
     {"budget", 'n', "N", 0, "credits to share", 2},
-    {"rule", KEY_RULE, "WORD", 0, "shrunk or proportional (default: shrunk)", 2},
+    {"rule", KEY_RULE, "WORD", 0, "shrunk, proportional or equal (default: shrunk)", 2},
     {"guard-z", KEY_GUARD_Z, "X", 0, "standard errors below 0 that exclude (default: 2.576)", 2},
     {"draws", KEY_DRAWS, "N", 0, "bootstrap draws (default: 1000)", 2},
     {"seed", 's', "N", 0, "of the bootstrap (default: 1)", 2},
@@ -149,7 +149,7 @@ static error_t word_parse(struct options *options, const char *name, const char 
     return EINVAL;
 }
 
-static const char *const rule_words[] = {"shrunk", "proportional"};
+static const char *const rule_words[] = {"shrunk", "proportional", "equal"};
 static const char *const path_words[] = {"auto", "stack", "merge"};
 static const char *const stop_words[] = {"complete", "precision", "budget"};
 static const char *const status_words[] = {"paid", "unpaid", "excluded"};
@@ -191,7 +191,7 @@ static error_t choice_parse(int key, const char *text, struct options *options)
         failed = word_parse(options, "--method", text, words, MEED_VALUE_METHOD_COUNT, &choice);
         v->method = (enum meed_value_method)choice;
     } else if (key == KEY_RULE) {
-        failed = word_parse(options, "--rule", text, rule_words, 2, &choice);
+        failed = word_parse(options, "--rule", text, rule_words, MEED_PAY_RULE_COUNT, &choice);
         v->rule = (enum meed_pay_rule)choice;
     } else if (key == KEY_PATH) {
         failed = word_parse(options, "--path", text, path_words, 3, &choice);

@@ -80,7 +80,8 @@ static const cyaml_strval_t value_codecs[] = {{"f32", MEED_VALUE_F32},
                                               {"int8", MEED_VALUE_INT8},
                                               {"int4", MEED_VALUE_INT4}};
 static const cyaml_strval_t rules[] = {{"shrunk", MEED_PAY_SHRUNK},
-                                       {"proportional", MEED_PAY_PROPORTIONAL}};
+                                       {"proportional", MEED_PAY_PROPORTIONAL},
+                                       {"equal", MEED_PAY_EQUAL}};
 static const cyaml_strval_t estimators[] = {{"exact", MEED_VALUE_EXACT},
                                             {"loo", MEED_VALUE_LEAVE_ONE_OUT},
                                             {"permutation", MEED_VALUE_PERMUTATION},

@@ -26,8 +26,10 @@ static const struct choice methods[] = {{"exact", MEED_VALUE_EXACT},
                                         {"gradient", MEED_VALUE_GRADIENT},
                                         {"auto", MEED_VALUE_AUTO},
                                         {NULL, 0}};
-static const struct choice rules[] = {
-    {"shrunk", MEED_PAY_SHRUNK}, {"proportional", MEED_PAY_PROPORTIONAL}, {NULL, 0}};
+static const struct choice rules[] = {{"shrunk", MEED_PAY_SHRUNK},
+                                      {"proportional", MEED_PAY_PROPORTIONAL},
+                                      {"equal", MEED_PAY_EQUAL},
+                                      {NULL, 0}};
 static const struct choice paths[] = {
     {"auto", MEED_PATH_AUTO}, {"stack", MEED_PATH_STACK}, {"merge", MEED_PATH_MERGE}, {NULL, 0}};
 
@@ -83,7 +85,8 @@ static const struct flag flags[] = {
     {"method", 0, "WORD",
      "exact (up to 16 clients), loo, permutation, owen, banzhaf, gradient or auto (default: exact)",
      4, WORD, AT(method), 0, 0, methods},
-    {"rule", 0, "WORD", "shrunk or proportional (default: shrunk)", 4, WORD, AT(rule), 0, 0, rules},
+    {"rule", 0, "WORD", "shrunk, proportional or equal (default: shrunk)", 4, WORD, AT(rule), 0, 0,
+     rules},
     {"path", 0, "WORD", "auto, stack or merge (default: auto)", 4, WORD, AT(path), 0, 0, paths},
     {"guard-z", 0, "X", "standard errors below 0 that exclude (default: 2.576)", 4, REAL,
      AT(guard_z), 0, 100, NULL},

@@ -17,6 +17,12 @@ static const int64_t budget_max = (int64_t)1 << 62;
 
 __extension__ typedef unsigned __int128 wide;
 
+const char *meed_payment_rule_name(enum meed_pay_rule rule)
+{
+    static const char *const names[MEED_PAY_RULE_COUNT] = {"shrunk", "proportional", "equal"};
+    return rule >= 0 && rule < MEED_PAY_RULE_COUNT ? names[rule] : "?";
+}
+
 /* A player's claim to one of the credits that rounding left over. */
 struct claim {
     uint64_t remainder;
@@ -157,7 +163,7 @@ static void weights_give(enum meed_pay_rule rule, double z, struct meed_payment_
             value = mean + reliability * (player->phi - mean);
             value = fmin(value, player->phi + z * player->se);
         }
-        player->weight = fmax(value, 0);
+        player->weight = rule == MEED_PAY_EQUAL ? 1.0 : fmax(value, 0);
         player->cause = player->weight > 0 ? MEED_PAYMENT_EARNED : MEED_PAYMENT_WORTHLESS;
     }
 }

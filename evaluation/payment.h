@@ -13,6 +13,10 @@
  * noise, strong signal gets proportional pay, and a client whose update does almost nothing keeps
  * its own small value, since its error is as small.
  *
+ * `equal`: w = 1 for everybody who is left, so a head count among those who neither harm nor idle.
+ * It pays a client of no measurable value like the best, and one person under two names twice: for
+ * federations whose members agreed to share alike, and as the rule that others are compared with.
+ *
  * Credits last: budget·w/Σw, rounded by largest remainder, ties to the lower index; they sum to the
  * budget exactly, or to 0 if no weight is positive. Everything is integer arithmetic after weights
  * are taken to 2^-30 of the largest. Rounded-away players are UNPAID like all who get 0.
@@ -23,6 +27,9 @@
 #include "evaluation/valuation.h"
 
 MEED_BEGIN_C
+
+/* "shrunk", "proportional", "equal". */
+const char *meed_payment_rule_name(enum meed_pay_rule rule);
 
 enum { MEED_PAYMENT_MAX_PLAYERS = MEED_VALUE_MAX_PLAYERS };
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "base/clock.h"
 #include "base/rng.h"
+#include "evaluation/payment.h"
 #include "proto/codec.h"
 #include "server/aggregate.h"
 #include "server/server_optimiser.h"
@@ -12,11 +13,6 @@
 static const char *estimator_name(enum meed_value_method method)
 {
     return method == MEED_VALUE_LEAVE_ONE_OUT ? "leave-one-out" : meed_estimator_name(method);
-}
-
-static const char *payment_name(enum meed_pay_rule rule)
-{
-    return rule == MEED_PAY_PROPORTIONAL ? "proportional" : "shrunk";
 }
 
 /* One line a fact, doubles in hexadecimal: the same terms are the same text everywhere. */
@@ -210,7 +206,7 @@ enum meed_status meed_terms_init(const struct meed_aggregator_config *config,
     MEED_TRY(meed_quarantine_check(&terms->quarantine));
     MEED_TRY(meed_defence_check(&terms->defence));
     snprintf(terms->estimator, sizeof terms->estimator, "%s", estimator_name(config->method));
-    snprintf(terms->payment, sizeof terms->payment, "%s", payment_name(config->rule));
+    snprintf(terms->payment, sizeof terms->payment, "%s", meed_payment_rule_name(config->rule));
     terms->axis_count = MEED_MIN(source->axis_count, MEED_BENCHMARK_MAX_AXES);
     for (int32_t i = 0; i < terms->axis_count; i++) {
         terms->axes[i] = source->axes[i];

@@ -37,7 +37,7 @@ static void payment_conserves_the_budget_in_ten_thousand_cases(void **state)
             players[k].null = meed_rng_below(&rng, 8) == 0;
             players[k].guarded = meed_rng_below(&rng, 8) == 0;
         }
-        enum meed_pay_rule rule = trial % 2 ? MEED_PAY_SHRUNK : MEED_PAY_PROPORTIONAL;
+        enum meed_pay_rule rule = (enum meed_pay_rule)(trial % MEED_PAY_RULE_COUNT);
         int64_t paid = settle(rule, budget, players, count);
         int64_t sum = 0;
         double weights = 0;
@@ -202,9 +202,33 @@ static void payment_refuses_what_is_not_a_number(void **state)
                      MEED_ARG);
 }
 
+/* By heads among those who are left; the odd credits go to the first of them. */
+static void payment_equal_counts_heads(void **state)
+{
+    (void)state;
+    struct meed_payment_player players[6] = {{.phi = 9, .se = 1},
+                                             {.phi = 0.1, .se = 1},
+                                             {.phi = -9, .se = 1},
+                                             {.null = true},
+                                             {.phi = 4, .se = 1, .guarded = true},
+                                             {.phi = -0.5, .se = 1}};
+    assert_true(settle(MEED_PAY_EQUAL, 1000, players, 6) == 1000);
+    static const int64_t want[] = {334, 333, 0, 0, 0, 333};
+    for (int k = 0; k < 6; k++) {
+        assert_true(players[k].share == want[k]);
+    }
+    assert_int_equal(players[2].status, MEED_PAY_EXCLUDED);
+    assert_int_equal(players[3].cause, MEED_PAYMENT_NULL);
+    assert_int_equal(players[4].cause, MEED_PAYMENT_GUARD);
+    for (int rule = 0; rule < MEED_PAY_RULE_COUNT; rule++) {
+        assert_string_not_equal(meed_payment_rule_name((enum meed_pay_rule)rule), "?");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(payment_equal_counts_heads),
         cmocka_unit_test(payment_conserves_the_budget_in_ten_thousand_cases),
         cmocka_unit_test(payment_gives_leftover_credits_to_the_lower_index),
         cmocka_unit_test(payment_pays_nobody_where_nobody_is_payable),

@@ -96,6 +96,7 @@ static void terms_hash_what_matters(void **state)
     CHANGE(defence[MEED_DETECTOR_GAP], MEED_DEFENCE_REFUSE);
     CHANGE(quarantine.strikes, 2);
     CHANGE(rule, MEED_PAY_PROPORTIONAL);
+    CHANGE(rule, MEED_PAY_EQUAL);
     CHANGE(method, MEED_VALUE_LEAVE_ONE_OUT);
     CHANGE(guard_z, 1);
     CHANGE(bootstrap, 10);
