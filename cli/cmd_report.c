@@ -26,13 +26,14 @@ static const struct argp_option option_rows[] = {
 
 static const char documentation[] =
     "Draw runs as one self-contained HTML page: who earned what and why, values with their errors, "
-    "utility over rounds, coalitions, traffic, hashes. RUN is the state folder of `meed up` or "
-    "`meed serve`, or a JSON file of `meed up --json` or `meed value --json`; several are compared "
-    "side by side.\v"
+    "utility over rounds, coalitions, traffic, hashes; of simulations also detectors and pay "
+    "against the truth. RUN is the state folder of `meed up` or `meed serve`, the output folder of "
+    "`meed simulate` or one of its cells, or a JSON file of `meed up` or `meed value`; several are "
+    "compared side by side.\v"
     "Examples:\n"
     "  meed report out/demo\n"
     "  meed report out/demo value.json --out both.html\n"
-    "  meed report runs/seed-* --out seeds.html\n\n"
+    "  meed report out/poisoning out/poisoning/cells/attack=swap,seed=1.json\n\n"
     "The page needs no network and no script: mail it, archive it beside the ledger.";
 
 static error_t option_parse(int key, char *text, struct argp_state *state)

@@ -121,10 +121,12 @@ void meed_chart_lines(struct meed_markup *markup, const struct meed_chart_words 
         draw_series(&lines, &series[s], s, error);
     }
     meed_chart_frame_close_svg(&lines.frame);
-    meed_markup_raw(markup, "<ul class=\"legend\">\n");
-    for (int32_t s = 0; s < drawn; s++) {
-        meed_chart_frame_key(&lines.frame, s, series[s].name, NULL);
+    if (drawn > 1) {
+        meed_markup_raw(markup, "<ul class=\"legend\">\n");
+        for (int32_t s = 0; s < drawn; s++) {
+            meed_chart_frame_key(&lines.frame, s, series[s].name, NULL);
+        }
+        meed_markup_raw(markup, "</ul>\n");
     }
-    meed_markup_raw(markup, "</ul>\n");
     meed_chart_frame_close(&lines.frame);
 }

@@ -33,7 +33,11 @@ void meed_page_write(struct meed_markup *markup, const struct meed_run_record *c
             meed_markup_text(m, records[i]->note);
             meed_markup_raw(m, "</p>\n");
         }
-        meed_page_pay(m, records[i]);
+        if (records[i]->client_count > 0) {
+            meed_page_pay(m, records[i]);
+        }
+        meed_page_experiment(m, records[i]);
+        meed_page_truth(m, records[i]);
         meed_page_value(m, records[i]);
         meed_page_coalitions(m, records[i]);
         meed_page_course(m, records[i]);

@@ -9,6 +9,8 @@
  *   utility, value         over rounds; pay against value; axes of a valuation
  *   coalitions, pairs      what was measured
  *   rounds, loss, traffic  the course of a federation
+ *   truth                  of a simulation: axes over rounds, detector ROC, pay against truth
+ *   results                of an experiment: combinations over seeds
  *   provenance             hashes and options
  */
 #ifndef MEED_REPORT_PAGE_H
@@ -33,6 +35,8 @@ void meed_page_pay(struct meed_markup *markup, const struct meed_run_record *rec
 void meed_page_value(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_coalitions(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_course(struct meed_markup *markup, const struct meed_run_record *record);
+void meed_page_truth(struct meed_markup *markup, const struct meed_run_record *record);
+void meed_page_experiment(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_provenance(struct meed_markup *markup, const struct meed_run_record *record);
 /* Runs side by side. */
 void meed_page_comparison(struct meed_markup *markup, const struct meed_run_record *const *records,

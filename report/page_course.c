@@ -48,6 +48,43 @@ static void rounds_table(struct meed_markup *m, const struct meed_run_record *re
     meed_page_table_close(m);
 }
 
+static void merges_table(struct meed_markup *m, const struct meed_run_record *record)
+{
+    static const struct meed_page_column columns[] = {
+        {"round", true},
+        {"method", false},
+        {"updates", true},
+        {"norm of ΔW", true},
+        {"missed by a mean of factors", true},
+        {"energy kept by the rank", true},
+        {"frozen ranks", true},
+    };
+    bool any = false;
+    for (int32_t r = 0; r < record->round_count; r++) {
+        const struct meed_run_merge *merge = &record->rounds[r].merge;
+        if (!merge->method) {
+            continue;
+        }
+        if (!any) {
+            meed_page_heading(m, "What was merged");
+            meed_page_table_open(m, NULL, columns, MEED_COUNT(columns));
+            any = true;
+        }
+        meed_page_row_open(m);
+        meed_page_cell_number(m, meed_numeral_count(record->rounds[r].number));
+        meed_page_cell(m, merge->method);
+        meed_page_cell_number(m, meed_numeral_count(merge->updates));
+        meed_page_cell_number(m, meed_numeral_fixed(merge->update_norm, 4, false));
+        meed_page_cell_number(m, meed_numeral_percent(merge->fedit_error, 1));
+        meed_page_cell_number(m, meed_numeral_percent(merge->retained_energy, 1));
+        meed_page_cell_number(m, meed_numeral_count(merge->frozen_ranks));
+        meed_page_row_close(m);
+    }
+    if (any) {
+        meed_page_table_close(m);
+    }
+}
+
 enum { SENT, RECEIVED };
 
 static int64_t bytes_of(const struct meed_run_record *record, int32_t k, int direction)
@@ -104,11 +141,12 @@ static enum meed_status traffic_bars(struct meed_markup *m, const struct meed_ru
 
 void meed_page_course(struct meed_markup *markup, const struct meed_run_record *record)
 {
-    if (record->axis_count > 0 || record->round_count == 0 || markup->status != MEED_OK) {
+    if (!record->course || record->round_count == 0 || markup->status != MEED_OK) {
         return; /* a valuation has no course */
     }
     meed_page_heading(markup, "Rounds");
     rounds_table(markup, record);
+    merges_table(markup, record);
     meed_markup_raw(markup, "<div class=\"pair\">\n");
     for (int direction = SENT; direction <= RECEIVED && markup->status == MEED_OK; direction++) {
         markup->status = traffic_bars(markup, record, direction);

@@ -156,14 +156,14 @@ static void lead(struct meed_markup *m, const struct meed_run_record *record)
         while (first->abandoned) {
             first++;
         }
-        bool merged = isfinite(last->value_kept);
         meed_markup_raw(
             m,
-            merged ? " The benchmark's value went from %s to %s "
-                   : " The benchmark's value is %s without the clients and %s with "
-                     "all of them, in ",
+            record->course ? " The benchmark's value went from %s to %s "
+                           : " The benchmark's value is %s without the clients and %s with "
+                             "all of them, in ",
             meed_numeral_fixed(first->value_empty, 4, false).text,
-            meed_numeral_fixed(merged ? last->value_kept : last->value_full, 4, false).text);
+            meed_numeral_fixed(record->course ? last->value_kept : last->value_full, 4, false)
+                .text);
         meed_markup_text(m, record->unit);
         meed_markup_raw(m, ".");
     }

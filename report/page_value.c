@@ -151,6 +151,5 @@ void meed_page_value(struct meed_markup *markup, const struct meed_run_record *r
         return;
     }
     meed_page_heading(markup, "What it was worth");
-    bool federation = record->axis_count == 0;
-    markup->status = federation ? many_rounds(markup, record) : one_valuation(markup, record);
+    markup->status = record->course ? many_rounds(markup, record) : one_valuation(markup, record);
 }

@@ -31,6 +31,22 @@ static enum meed_status read_clients(const struct meed_read_place *place, const 
     return MEED_OK;
 }
 
+static enum meed_status read_merge(const struct meed_read_place *place, const json_t *round,
+                                   struct meed_run_record *record, struct meed_run_merge *merge)
+{
+    struct meed_read_place here = meed_read_place_in(place, "merge", -1);
+    const json_t *object = json_object_get(round, "merge");
+    if (!object) {
+        return MEED_OK;
+    }
+    MEED_TRY(meed_read_number(&here, object, "update_norm", &merge->update_norm));
+    MEED_TRY(meed_read_number(&here, object, "fedit_error", &merge->fedit_error));
+    MEED_TRY(meed_read_number(&here, object, "retained_energy", &merge->retained_energy));
+    MEED_TRY(meed_read_integer(&here, object, "updates", &merge->updates));
+    MEED_TRY(meed_read_integer(&here, object, "frozen_ranks", &merge->frozen_ranks));
+    return meed_read_text(&here, object, "method", record, &merge->method);
+}
+
 static enum meed_status read_round(const struct meed_read_place *place, const json_t *object,
                                    struct meed_run_record *record, struct meed_run_round *round)
 {
@@ -48,6 +64,7 @@ static enum meed_status read_round(const struct meed_read_place *place, const js
     MEED_TRY(meed_read_integer_maybe(place, object, "budget", &round->budget));
     MEED_TRY(meed_read_number(place, object, "utility_before", &round->value_empty));
     MEED_TRY(meed_read_number(place, object, "utility_after", &round->value_kept));
+    MEED_TRY(read_merge(place, object, record, &round->merge));
     MEED_TRY(meed_read_list(place, object, "clients", MEED_READ_CLIENTS_MOST, &clients));
     for (size_t i = 0; i < json_array_size(clients); i++) {
         struct meed_read_place here = meed_read_place_in(place, "clients", (int32_t)i);
@@ -71,6 +88,7 @@ enum meed_status meed_read_federation(const char *path, const json_t *root,
     const json_t *rounds = NULL;
     void *block = NULL;
     record->kind = "federation";
+    record->course = true;
     MEED_TRY(meed_read_integer(&place, root, "budget", &record->budget));
     MEED_TRY(read_clients(&place, root, record));
     MEED_TRY(meed_read_list(&place, root, "rounds", MEED_READ_ROUNDS_MOST, &rounds));

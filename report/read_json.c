@@ -19,8 +19,8 @@ enum meed_status meed_read_json_file(const char *path, json_t **object)
             json_loadb(text.data ? text.data : "", text.size, JSON_REJECT_DUPLICATES, &error);
         if (!root) {
             st = MEED_FAIL(MEED_FORMAT,
-                           "%s:%d: %s; a report is made from the JSON of `meed up "
-                           "--json` or `meed value --json`",
+                           "%s:%d: %s; a report is made from the JSON of `meed up`, `meed "
+                           "value` or `meed simulate`",
                            path, error.line, error.text);
         } else if (!json_is_object(root)) {
             json_decref(root);
@@ -122,7 +122,8 @@ enum meed_status meed_read_list(const struct meed_read_place *place, const json_
 enum meed_status meed_read_cell(const struct meed_read_place *place, const json_t *object,
                                 struct meed_run_record *record, struct meed_run_cell *cell)
 {
-    const char *status = json_string_value(json_object_get(object, "status"));
+    const char *key = json_object_get(object, "state") ? "state" : "status";
+    const char *status = json_string_value(json_object_get(object, key));
     cell->state = MEED_RUN_STATE_COUNT;
     for (int i = 0; status && i < MEED_RUN_STATE_COUNT; i++) {
         if (strcmp(status, meed_run_state_word((enum meed_run_state)i)) == 0) {
@@ -130,9 +131,11 @@ enum meed_status meed_read_cell(const struct meed_read_place *place, const json_
         }
     }
     if (cell->state == MEED_RUN_STATE_COUNT) {
-        return meed_read_fail(place, "status", "paid, unpaid, excluded or absent");
+        return meed_read_fail(place, key, "paid, unpaid, excluded or absent");
     }
-    MEED_TRY(meed_read_number(place, object, "phi", &cell->phi));
+    if (!json_is_null(json_object_get(object, "phi"))) { /* said to be not known */
+        MEED_TRY(meed_read_number(place, object, "phi", &cell->phi));
+    }
     MEED_TRY(meed_read_number_maybe(place, object, "se", &cell->se));
     MEED_TRY(meed_read_integer(place, object, "share", &cell->share));
     MEED_TRY(meed_read_number_maybe(place, object, "loss", &cell->loss));

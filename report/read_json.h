@@ -45,7 +45,8 @@ MEED_MUST_CHECK enum meed_status meed_read_integer_maybe(const struct meed_read_
 MEED_MUST_CHECK enum meed_status meed_read_list(const struct meed_read_place *place,
                                                 const json_t *object, const char *key, size_t most,
                                                 const json_t **list);
-/* What clients have in every format: id is found by the caller. */
+/* What clients have in every format; the id is read by the caller. The verdict is "state" or
+ * "status". */
 MEED_MUST_CHECK enum meed_status meed_read_cell(const struct meed_read_place *place,
                                                 const json_t *object,
                                                 struct meed_run_record *record,

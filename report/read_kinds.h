@@ -15,5 +15,12 @@ MEED_MUST_CHECK enum meed_status meed_read_ledger(const char *path, struct meed_
 MEED_MUST_CHECK enum meed_status meed_read_valuation(const char *path, const json_t *root,
                                                      struct meed_run_record *record);
 
+/* "schema": "meed.simulation.cell/1", one simulated federation and the truth about it. */
+MEED_MUST_CHECK enum meed_status meed_read_simulation(const char *path, const json_t *root,
+                                                      struct meed_run_record *record);
+/* "schema": "meed.simulation/1", the combinations of an experiment over seeds. */
+MEED_MUST_CHECK enum meed_status meed_read_experiment(const char *path, const json_t *root,
+                                                      struct meed_run_record *record);
+
 MEED_END_C
 #endif

@@ -181,10 +181,17 @@ enum meed_status meed_read_valuation(const char *path, const json_t *root,
                                      struct meed_run_record *record)
 {
     static const struct meed_read_fact facts[] = {
-        {"method", "estimator"},    {"rule", "payment rule"},
-        {"path", "scored by"},      {"evaluations", "coalitions scored"},
-        {"tokens", "tokens"},       {"residual", "residual"},
-        {"model", "model"},         {"benchmark", "benchmark"},
+        {"method", "estimator"},
+        {"rule", "payment rule"},
+        {"path", "scored by"},
+        {"evaluations", "coalitions scored"},
+        {"tokens", "tokens"},
+        {"draws", "draws"},
+        {"stop", "stopped by"},
+        {"residual", "residual"},
+        {"value_kept", "value without the excluded"},
+        {"model", "model"},
+        {"benchmark", "benchmark"},
         {"utilities", "utilities"},
     };
     struct meed_read_place place = {.file = path};

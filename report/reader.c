@@ -11,14 +11,19 @@ static enum meed_status read_file(const char *path, struct meed_run_record *reco
     enum meed_status st = MEED_OK;
     json_t *root = NULL;
     MEED_TRY(meed_read_json_file(path, &root));
-    if (json_object_get(root, "rounds")) {
+    const char *schema = json_string_value(json_object_get(root, "schema"));
+    if (schema && strcmp(schema, "meed.simulation.cell/1") == 0) {
+        MEED_TRY_OUT(meed_read_simulation(path, root, record));
+    } else if (schema && strcmp(schema, "meed.simulation/1") == 0) {
+        MEED_TRY_OUT(meed_read_experiment(path, root, record));
+    } else if (json_object_get(root, "rounds")) {
         MEED_TRY_OUT(meed_read_federation(path, root, record));
     } else if (json_object_get(root, "coalitions")) {
         MEED_TRY_OUT(meed_read_valuation(path, root, record));
     } else {
         st = MEED_FAIL(MEED_FORMAT,
                        "%s: neither \"rounds\" nor \"coalitions\"; a report is made from the JSON "
-                       "of `meed up --json` or `meed value --json`",
+                       "of `meed up`, `meed value` or `meed simulate`",
                        path);
     }
 out:
@@ -29,12 +34,17 @@ out:
 static enum meed_status read_folder(const char *folder, struct meed_run_record *record)
 {
     char path[MEED_PATH_BYTES];
+    MEED_TRY(meed_file_join(folder, "simulation.json", path, sizeof path));
+    if (meed_file_exists(path)) {
+        return read_file(path, record);
+    }
     MEED_TRY(meed_file_join(folder, "report.json", path, sizeof path));
     if (!meed_file_exists(path)) {
-        return MEED_FAIL(MEED_NOT_FOUND,
-                         "%s: no report.json; give the --state folder of `meed up` after a round, "
-                         "or a JSON file",
-                         folder);
+        return MEED_FAIL(
+            MEED_NOT_FOUND,
+            "%s: no report.json and no simulation.json; give the --state folder of `meed "
+            "up` after a round, the --out folder of `meed simulate`, or a JSON file",
+            folder);
     }
     MEED_TRY(read_file(path, record));
     MEED_TRY(meed_file_join(folder, "ledger.jsonl", path, sizeof path));

@@ -1,7 +1,9 @@
 /* From a path to a record: which kind of result it is, and who reads it.
  *
- *   a folder   state folder of `meed up` or `meed serve`: report.json, and ledger.jsonl beside it
- *   a file     what `meed up --json` or `meed value --json` wrote, told apart by its members
+ *   a folder   of `meed up` or `meed serve` (--state): report.json, and ledger.jsonl beside it;
+ *              of `meed simulate` (--out): simulation.json
+ *   a file     the JSON of one of them, of `meed value --json`, or a cell of `meed simulate`, told
+ *              apart by its members
  *
  * The files are strangers' input: sizes have limits, numbers must be finite, and what is wrong is
  * named by file and place. Nothing is verified against the ledger's key; `meed ledger verify` does.

@@ -1,4 +1,4 @@
-/* A run as the report knows it: one shape for a federation and for a valuation.
+/* A run as the report knows it: one shape for federations, valuations and experiments.
  *
  * Readers (read_*.c) fill it from files, pages draw it, and neither knows the other: a new kind of
  * result is a new reader. A valuation is a record of one round. What a file does not say is NaN, −1
@@ -33,13 +33,21 @@ struct meed_run_cell {
     int64_t bytes_up, bytes_down;
 };
 
+/* What the aggregation did to a round's updates (server/report_json.h). */
+struct meed_run_merge {
+    const char *method; /* NULL if not said */
+    double update_norm, fedit_error, retained_energy;
+    int64_t updates, frozen_ranks;
+};
+
 struct meed_run_round {
     int32_t number;
-    bool abandoned;              /* nothing was settled; cells are absent */
-    int64_t budget;              /* −1 if not said */
-    double value_empty;          /* before the round */
-    double value_full;           /* with every update merged */
-    double value_kept;           /* with those that are not excluded */
+    bool abandoned;     /* nothing was settled; cells are absent */
+    int64_t budget;     /* −1 if not said */
+    double value_empty; /* before the round */
+    double value_full;  /* with every update merged */
+    double value_kept;  /* with those that are not excluded */
+    struct meed_run_merge merge;
     struct meed_run_cell *cells; /* [client_count] */
 };
 
@@ -47,6 +55,36 @@ struct meed_run_round {
 struct meed_run_axis {
     const char *name;
     double *phi, *se; /* [client_count] */
+};
+
+/* An axis of the benchmark over rounds, of the published adapter. */
+struct meed_run_track {
+    const char *name;
+    bool guard;
+    double *value, *se; /* [round_count] */
+};
+
+/* What a simulation knows of a client that nobody could know of a real one. */
+struct meed_run_truth {
+    const char *group;
+    const char *attack; /* "none" */
+    bool attacks;
+    double quality; /* 0 … 1 */
+    int64_t dialogues;
+};
+
+/* Results of an experiment's combinations, over seeds. */
+struct meed_run_row {
+    const char *label;   /* "swap, 0.3" */
+    double *mean, *half; /* [measure_count]; half of a 95 % interval, NaN for one seed */
+    int64_t count;       /* seeds, the most of any measure */
+};
+struct meed_run_grid {
+    const char *settings; /* "attack, share" */
+    int32_t measure_count;
+    const char **measures;
+    int32_t row_count;
+    struct meed_run_row *rows;
 };
 
 struct meed_run_coalition {
@@ -65,12 +103,13 @@ struct meed_run_fact {
     const char *name, *value;
 };
 
-enum { MEED_RUN_FACTS_MOST = 32, MEED_RUN_PAIRS_MOST = 3 };
+enum { MEED_RUN_FACTS_MOST = 64, MEED_RUN_PAIRS_MOST = 3 };
 
 struct meed_run_record {
     struct meed_arena arena;
     const char *title; /* what names the run among others: its path as given */
-    const char *kind;  /* "federation", "valuation" */
+    const char *kind;  /* "federation", "valuation", "simulation", "experiment" */
+    bool course;       /* rounds follow each other */
     const char *unit;  /* of utility and φ */
     int32_t client_count;
     const char **clients; /* [client_count] */
@@ -80,6 +119,10 @@ struct meed_run_record {
     struct meed_run_round *rounds;
     int32_t axis_count;
     struct meed_run_axis *axes;
+    int32_t track_count;
+    struct meed_run_track *tracks;
+    struct meed_run_truth *truth; /* [client_count], NULL where it is not known */
+    struct meed_run_grid grid;    /* settings NULL: no experiment */
     int32_t coalition_count;
     struct meed_run_coalition *coalitions;
     int32_t pair_count;

@@ -2,8 +2,8 @@
  *
  * Goal: the page is one well-formed file that needs nothing else, says what the run's files say,
  * and is the same bytes every time; wrong input ends in one sentence and no page. Method: the
- * binary on a federation and a valuation kept beside this test, their numbers looked up in the
- * page; then the same files broken in one place each.
+ * binary on a federation, a valuation and a simulation kept beside this test, their numbers looked
+ * up in the page; then the same files broken in one place each.
  */
 #include "tests/loop/cli_fixture.h"
 
@@ -96,6 +96,41 @@ static void report_draws_a_valuation(void **state)
     free(page);
 }
 
+static void report_holds_a_simulation_against_the_truth(void **state)
+{
+    (void)state;
+    static const char *const says[] = {
+        "Detector ROC",   "least value <b>1.000</b>",           "Axis safety, a guard",
+        "class=\"band\"", "AUROC of exclusion, then least pay", NULL};
+    char *page = page_of(RUNS "/cell.json", "cell.html");
+    check_page(page, says);
+    free(page);
+}
+
+static void report_tables_an_experiment(void **state)
+{
+    /* Two combinations over three seeds, one over a single seed: its interval is not known. */
+    (void)state;
+    write_text(
+        "simulation.json",
+        "{\"schema\": \"meed.simulation/1\", \"name\": \"p\", \"source\": \"x\", \"cells\": [],"
+        " \"rows\": [{\"settings\": {\"attack\": \"swap\", \"share\": \"0.3\"}, \"summary\": "
+        "{\"auroc\": {\"mean\": 0.9, \"half\": 0.05, \"count\": 3}, \"budget\": {\"mean\": 7, "
+        "\"half\": 0, \"count\": 3}}}, {\"settings\": {\"attack\": \"flip\", \"share\": \"0.3\"}, "
+        "\"summary\": {\"auroc\": {\"mean\": null, \"half\": null, \"count\": 0}, \"budget\": "
+        "{\"mean\": 7, \"half\": null, \"count\": 1}}}]}");
+    static const char *const says[] = {
+        ">attack, share</th>",    "<td>swap, 0.3</td>",     "<td class=\"n\">+0.900 ± 0.050</td>",
+        "<td class=\"n\">–</td>", "<strong>auroc</strong>", NULL};
+    char *page = page_of(scratch, "experiment.html");
+    check_page(page, says);
+    assert_null(strstr(page, "<strong>budget</strong>")); /* the same everywhere: no chart */
+    free(page);
+    char path[512];
+    snprintf(path, sizeof path, "%s/simulation.json", scratch);
+    assert_int_equal(unlink(path), 0);
+}
+
 static void report_compares_runs(void **state)
 {
     (void)state;
@@ -177,6 +212,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(report_draws_a_federation),
         cmocka_unit_test(report_draws_a_valuation),
+        cmocka_unit_test(report_holds_a_simulation_against_the_truth),
+        cmocka_unit_test(report_tables_an_experiment),
         cmocka_unit_test(report_compares_runs),
         cmocka_unit_test(report_makes_ids_harmless),
         cmocka_unit_test(report_refuses_what_is_no_run),

@@ -1,0 +1,277 @@
+/* Cells and grids of `meed simulate`; see read_kinds.h. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include "report/read_kinds.h"
+
+enum { AXES_MOST = 64, ROWS_MOST = 4096, MEASURES_MOST = 64 };
+
+/* ---- a cell -----------------------------------------------------------------------------------
+ */
+
+static enum meed_status doubles(struct meed_run_record *record, size_t count, double **numbers)
+{
+    void *block = NULL;
+    MEED_TRY(meed_run_record_array(record, count, sizeof(double), &block));
+    *numbers = block;
+    for (size_t i = 0; i < count; i++) {
+        (*numbers)[i] = NAN;
+    }
+    return MEED_OK;
+}
+
+static enum meed_status read_truth(const struct meed_read_place *place, const json_t *client,
+                                   struct meed_run_record *record, struct meed_run_truth *truth)
+{
+    MEED_TRY(meed_read_text(place, client, "group", record, &truth->group));
+    MEED_TRY(meed_read_text(place, client, "attack", record, &truth->attack));
+    MEED_TRY(meed_read_number(place, client, "quality", &truth->quality));
+    truth->attacks = strcmp(truth->attack, "none") != 0;
+    return meed_read_integer(place, client, "dialogues", &truth->dialogues);
+}
+
+static enum meed_status read_clients(const struct meed_read_place *place, const json_t *root,
+                                     struct meed_run_record *record)
+{
+    const json_t *clients = NULL;
+    void *block = NULL;
+    MEED_TRY(meed_read_list(place, root, "clients", MEED_READ_CLIENTS_MOST, &clients));
+    size_t count = json_array_size(clients);
+    MEED_TRY(meed_run_record_array(record, count, sizeof *record->clients, &block));
+    record->clients = block;
+    MEED_TRY(meed_run_record_array(record, count, sizeof *record->totals, &block));
+    record->totals = block;
+    MEED_TRY(meed_run_record_array(record, count, sizeof *record->truth, &block));
+    record->truth = block;
+    for (size_t k = 0; k < count; k++) {
+        struct meed_read_place here = meed_read_place_in(place, "clients", (int32_t)k);
+        const json_t *client = json_array_get(clients, k);
+        MEED_TRY(meed_read_text(&here, client, "id", record, &record->clients[k]));
+        MEED_TRY(meed_read_integer(&here, client, "share", &record->totals[k]));
+        MEED_TRY(read_truth(&here, client, record, &record->truth[k]));
+        if (meed_run_record_find(record, record->clients[k]) >= 0) {
+            return meed_read_fail(&here, "id", "of one client only");
+        }
+        record->client_count++;
+    }
+    return MEED_OK;
+}
+
+static enum meed_status read_axes(const struct meed_read_place *place, const json_t *root,
+                                  size_t rounds, struct meed_run_record *record)
+{
+    const json_t *axes = NULL;
+    void *block = NULL;
+    MEED_TRY(meed_read_list(place, root, "axes", AXES_MOST, &axes));
+    MEED_TRY(meed_run_record_array(record, json_array_size(axes), sizeof *record->tracks, &block));
+    record->tracks = block;
+    for (size_t a = 0; a < json_array_size(axes); a++) {
+        struct meed_read_place here = meed_read_place_in(place, "axes", (int32_t)a);
+        struct meed_run_track *track = &record->tracks[a];
+        const json_t *axis = json_array_get(axes, a);
+        MEED_TRY(meed_read_text(&here, axis, "name", record, &track->name));
+        track->guard = json_is_true(json_object_get(axis, "guard"));
+        MEED_TRY(doubles(record, rounds, &track->value));
+        MEED_TRY(doubles(record, rounds, &track->se));
+        record->track_count++;
+    }
+    return MEED_OK;
+}
+
+static enum meed_status read_seats(const struct meed_read_place *place, const json_t *object,
+                                   struct meed_run_record *record, struct meed_run_round *round)
+{
+    const json_t *clients = NULL;
+    MEED_TRY(meed_read_list(place, object, "clients", MEED_READ_CLIENTS_MOST, &clients));
+    for (size_t i = 0; i < json_array_size(clients); i++) {
+        struct meed_read_place here = meed_read_place_in(place, "clients", (int32_t)i);
+        const json_t *client = json_array_get(clients, i);
+        const char *id = json_string_value(json_object_get(client, "id"));
+        int32_t k = id ? meed_run_record_find(record, id) : -1;
+        if (k < 0) {
+            return meed_read_fail(&here, "id", "one of the run's clients");
+        }
+        MEED_TRY(meed_read_cell(&here, client, record, &round->cells[k]));
+    }
+    return MEED_OK;
+}
+
+static enum meed_status read_round(const struct meed_read_place *place, const json_t *object,
+                                   struct meed_run_record *record, int32_t r)
+{
+    struct meed_run_round *round = &record->rounds[r];
+    const json_t *axes = NULL;
+    int64_t number = 0;
+    *round = (struct meed_run_round){
+        .budget = -1, .value_empty = NAN, .value_full = NAN, .value_kept = NAN};
+    MEED_TRY(meed_run_record_cells(record, &round->cells));
+    MEED_TRY(meed_read_integer(place, object, "round", &number));
+    round->number = (int32_t)MEED_MIN(number, MEED_READ_ROUNDS_MOST);
+    MEED_TRY(meed_read_number_maybe(place, object, "utility_before", &round->value_empty));
+    MEED_TRY(meed_read_number_maybe(place, object, "utility_after", &round->value_kept));
+    MEED_TRY(meed_read_list(place, object, "axes", AXES_MOST, &axes));
+    for (int32_t a = 0; a < record->track_count && (size_t)a < json_array_size(axes); a++) {
+        struct meed_read_place here = meed_read_place_in(place, "axes", a);
+        const json_t *axis = json_array_get(axes, (size_t)a);
+        MEED_TRY(meed_read_number_maybe(&here, axis, "value", &record->tracks[a].value[r]));
+        MEED_TRY(meed_read_number_maybe(&here, axis, "se", &record->tracks[a].se[r]));
+    }
+    return read_seats(place, object, record, round);
+}
+
+static const struct meed_read_fact summary_facts[] = {
+    {"honest_share", "part of the pay to honest clients"},
+    {"attacker_share", "part of the pay to attackers"},
+    {"auroc", "AUROC of exclusion, then least pay"},
+    {"caught", "rounds in which an attacker was excluded"},
+    {"false_exclusion", "rounds in which an honest client was excluded"},
+    {"spread", "largest |pay / mean − 1| of honest clients"},
+    {"spearman_quality", "Spearman, pay with quality, honest clients"},
+    {"spearman_amount", "Spearman, pay with dialogues, honest clients"},
+};
+
+static enum meed_status read_facts(const json_t *root, struct meed_run_record *record)
+{
+    static const struct meed_read_fact facts[] = {
+        {"name", "experiment"},     {"key", "cell"},         {"seed", "seed"},
+        {"partition", "partition"}, {"method", "estimator"}, {"aggregation", "aggregation"},
+        {"rule", "payment rule"},   {"seconds", "seconds"},  {"source", "experiment's file"},
+    };
+    MEED_TRY(meed_read_facts(json_object_get(root, "summary"), summary_facts,
+                             MEED_COUNT(summary_facts), record));
+    return meed_read_facts(root, facts, MEED_COUNT(facts), record);
+}
+
+enum meed_status meed_read_simulation(const char *path, const json_t *root,
+                                      struct meed_run_record *record)
+{
+    struct meed_read_place place = {.file = path};
+    struct meed_read_place summary = meed_read_place_in(&place, "summary", -1);
+    const json_t *rounds = NULL;
+    double budget = 0;
+    void *block = NULL;
+    record->kind = "simulation";
+    record->course = true;
+    MEED_TRY(meed_read_number(&summary, json_object_get(root, "summary"), "budget", &budget));
+    if (budget < 0 || budget > 9e15) {
+        return meed_read_fail(&summary, "budget", "an amount of credits");
+    }
+    record->budget = (int64_t)budget;
+    MEED_TRY(read_clients(&place, root, record));
+    MEED_TRY(meed_read_list(&place, root, "rounds", MEED_READ_ROUNDS_MOST, &rounds));
+    size_t count = json_array_size(rounds);
+    MEED_TRY(read_axes(&place, root, count, record));
+    MEED_TRY(meed_run_record_array(record, count, sizeof *record->rounds, &block));
+    record->rounds = block;
+    for (size_t r = 0; r < count; r++) {
+        struct meed_read_place here = meed_read_place_in(&place, "rounds", (int32_t)r);
+        MEED_TRY(read_round(&here, json_array_get(rounds, r), record, (int32_t)r));
+        record->round_count++;
+    }
+    return read_facts(root, record);
+}
+
+/* ---- a grid -----------------------------------------------------------------------------------
+ */
+
+/* "swap, 0.3" of the row's settings. */
+static enum meed_status row_label(const json_t *row, struct meed_run_record *record,
+                                  const char **label)
+{
+    char text[256] = "";
+    size_t used = 0;
+    const char *key = NULL;
+    json_t *value = NULL;
+    json_object_foreach(json_object_get(row, "settings"), key, value)
+    {
+        const char *word = json_string_value(value);
+        if (word && used < sizeof text) {
+            used +=
+                (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? ", " : "", word);
+        }
+    }
+    return meed_run_record_text(record, used ? text : "all", label);
+}
+
+static enum meed_status settings_names(const json_t *row, struct meed_run_record *record)
+{
+    char text[256] = "";
+    size_t used = 0;
+    const char *key = NULL;
+    json_t *value = NULL;
+    json_object_foreach(json_object_get(row, "settings"), key, value)
+    {
+        if (used < sizeof text) {
+            used +=
+                (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? ", " : "", key);
+        }
+    }
+    return meed_run_record_text(record, used ? text : "settings", &record->grid.settings);
+}
+
+/* The first row names the measures. */
+static enum meed_status measure_names(const json_t *row, struct meed_run_record *record)
+{
+    json_t *summary = json_object_get(row, "summary");
+    size_t count = MEED_MIN(json_object_size(summary), (size_t)MEASURES_MOST);
+    const char *name = NULL;
+    json_t *value = NULL;
+    void *block = NULL;
+    MEED_TRY(meed_run_record_array(record, count, sizeof *record->grid.measures, &block));
+    record->grid.measures = block;
+    json_object_foreach(summary, name, value)
+    {
+        if (record->grid.measure_count < (int32_t)count) {
+            const char **slot = &record->grid.measures[record->grid.measure_count];
+            MEED_TRY(meed_run_record_text(record, name, slot));
+            record->grid.measure_count++;
+        }
+    }
+    return MEED_OK;
+}
+
+static enum meed_status read_row(const struct meed_read_place *place, const json_t *object,
+                                 struct meed_run_record *record, struct meed_run_row *row)
+{
+    const struct meed_run_grid *grid = &record->grid;
+    struct meed_read_place summary = meed_read_place_in(place, "summary", -1);
+    MEED_TRY(row_label(object, record, &row->label));
+    MEED_TRY(doubles(record, (size_t)grid->measure_count, &row->mean));
+    MEED_TRY(doubles(record, (size_t)grid->measure_count, &row->half));
+    for (int32_t i = 0; i < grid->measure_count; i++) {
+        struct meed_read_place here = meed_read_place_in(&summary, grid->measures[i], -1);
+        const json_t *measure =
+            json_object_get(json_object_get(object, "summary"), grid->measures[i]);
+        int64_t count = 0;
+        MEED_TRY(meed_read_number_maybe(&here, measure, "mean", &row->mean[i]));
+        MEED_TRY(meed_read_number_maybe(&here, measure, "half", &row->half[i]));
+        MEED_TRY(meed_read_integer_maybe(&here, measure, "count", &count));
+        row->count = MEED_MAX(row->count, count);
+    }
+    return MEED_OK;
+}
+
+enum meed_status meed_read_experiment(const char *path, const json_t *root,
+                                      struct meed_run_record *record)
+{
+    static const struct meed_read_fact facts[] = {{"name", "experiment"},
+                                                  {"source", "experiment's file"}};
+    struct meed_read_place place = {.file = path};
+    const json_t *rows = NULL, *cells = NULL;
+    void *block = NULL;
+    record->kind = "experiment";
+    MEED_TRY(meed_read_list(&place, root, "rows", ROWS_MOST, &rows));
+    MEED_TRY(meed_read_list(&place, root, "cells", MEED_READ_ROUNDS_MOST, &cells));
+    size_t count = json_array_size(rows);
+    MEED_TRY(meed_run_record_array(record, count, sizeof *record->grid.rows, &block));
+    record->grid.rows = block;
+    MEED_TRY(settings_names(json_array_get(rows, 0), record));
+    MEED_TRY(measure_names(json_array_get(rows, 0), record));
+    for (size_t i = 0; i < count; i++) {
+        struct meed_read_place here = meed_read_place_in(&place, "rows", (int32_t)i);
+        MEED_TRY(read_row(&here, json_array_get(rows, i), record, &record->grid.rows[i]));
+        record->grid.row_count++;
+    }
+    MEED_TRY(meed_run_record_fact(record, "finished cells", "%zu", json_array_size(cells)));
+    return meed_read_facts(root, facts, MEED_COUNT(facts), record);
+}
