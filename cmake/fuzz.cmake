@@ -26,3 +26,7 @@ endforeach()
 target_sources(fuzz_federation_file PRIVATE ${CMAKE_SOURCE_DIR}/cli/federation_file.c
   ${CMAKE_SOURCE_DIR}/cli/simulation_plan.c)
 target_link_libraries(fuzz_federation_file PRIVATE MeedDep::cyaml)
+
+# The page is read back by the tests' own checker of tags.
+target_sources(fuzz_report PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/tags.c)
+target_link_libraries(fuzz_report PRIVATE meed_report)

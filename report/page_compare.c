@@ -20,9 +20,9 @@ static void runs_table(struct meed_markup *m, const struct meed_run_record *cons
             const struct meed_run_round *round = &record->rounds[r];
             before = isnan(before) && !round->abandoned ? round->value_empty : before;
             for (int32_t k = 0; k < record->client_count; k++) {
-                paid += round->cells[k].share;
-                up += MEED_MAX(round->cells[k].bytes_up, 0);
-                down += MEED_MAX(round->cells[k].bytes_down, 0);
+                paid = meed_run_record_add(paid, round->cells[k].share);
+                up = meed_run_record_add(up, MEED_MAX(round->cells[k].bytes_up, 0));
+                down = meed_run_record_add(down, MEED_MAX(round->cells[k].bytes_down, 0));
             }
         }
         const struct meed_run_round *last = meed_run_record_last(record);
@@ -52,7 +52,7 @@ static double part_of(const struct meed_run_record *record, const char *client)
     int32_t k = meed_run_record_find(record, client);
     int64_t total = 0;
     for (int32_t i = 0; i < record->client_count; i++) {
-        total += record->totals[i];
+        total = meed_run_record_add(total, record->totals[i]);
     }
     return k < 0 || total == 0 ? NAN : (double)record->totals[k] / (double)total;
 }

@@ -18,9 +18,9 @@ static void rounds_table(struct meed_markup *m, const struct meed_run_record *re
         int64_t paid = 0, up = 0, down = 0;
         for (int32_t k = 0; k < record->client_count; k++) {
             states[round->cells[k].state]++;
-            paid += round->cells[k].share;
-            up += MEED_MAX(round->cells[k].bytes_up, 0);
-            down += MEED_MAX(round->cells[k].bytes_down, 0);
+            paid = meed_run_record_add(paid, round->cells[k].share);
+            up = meed_run_record_add(up, MEED_MAX(round->cells[k].bytes_up, 0));
+            down = meed_run_record_add(down, MEED_MAX(round->cells[k].bytes_down, 0));
         }
         meed_page_row_open(m);
         meed_page_cell_number(m, meed_numeral_count(round->number));
@@ -92,7 +92,8 @@ static int64_t bytes_of(const struct meed_run_record *record, int32_t k, int dir
     int64_t sum = 0;
     for (int32_t r = 0; r < record->round_count; r++) {
         const struct meed_run_cell *cell = &record->rounds[r].cells[k];
-        sum += MEED_MAX(direction == SENT ? cell->bytes_up : cell->bytes_down, 0);
+        sum = meed_run_record_add(
+            sum, MEED_MAX(direction == SENT ? cell->bytes_up : cell->bytes_down, 0));
     }
     return sum;
 }

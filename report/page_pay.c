@@ -8,7 +8,7 @@ static int64_t total_of(const struct meed_run_record *record)
 {
     int64_t total = 0;
     for (int32_t k = 0; k < record->client_count; k++) {
-        total += record->totals[k];
+        total = meed_run_record_add(total, record->totals[k]);
     }
     return total;
 }

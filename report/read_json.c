@@ -7,6 +7,7 @@
 #include "base/file.h"
 
 enum { FILE_MAX_BYTES = 512 << 20 };
+#define LARGEST 1e100 /* so that sums and squares of what was read stay finite */
 
 enum meed_status meed_read_json_file(const char *path, json_t **object)
 {
@@ -70,7 +71,7 @@ enum meed_status meed_read_number(const struct meed_read_place *place, const jso
                                   const char *key, double *number)
 {
     const json_t *value = json_object_get(object, key);
-    if (!json_is_number(value) || !isfinite(json_number_value(value))) {
+    if (!json_is_number(value) || !(fabs(json_number_value(value)) <= LARGEST)) {
         return meed_read_fail(place, key, "a finite number");
     }
     *number = json_number_value(value);

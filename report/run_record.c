@@ -85,6 +85,11 @@ const struct meed_run_round *meed_run_record_last(const struct meed_run_record *
     return NULL;
 }
 
+int64_t meed_run_record_add(int64_t a, int64_t b)
+{
+    return a > INT64_MAX - b ? INT64_MAX : a + b;
+}
+
 const char *meed_run_state_word(enum meed_run_state state)
 {
     return state_words[state];

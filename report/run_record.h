@@ -151,6 +151,9 @@ MEED_MUST_CHECK enum meed_status meed_run_record_fact(struct meed_run_record *re
 int32_t meed_run_record_find(const struct meed_run_record *record, const char *client);
 /* The last round that was settled, NULL if none. */
 const struct meed_run_round *meed_run_record_last(const struct meed_run_record *record);
+/* a + b of counts that are not negative; stays at the largest instead of wrapping, since a file may
+ * say anything. */
+int64_t meed_run_record_add(int64_t a, int64_t b);
 const char *meed_run_state_word(enum meed_run_state state);
 
 MEED_END_C

@@ -119,9 +119,9 @@ static void chart_scatter_labels_do_not_hit(void **state)
      * there when asked for, and only then. */
     (void)state;
     static const struct meed_chart_point points[] = {
-        {.label = "north", .x = 1, .y = 1, .x_error = 0.5},
+        {.label = "north", .x = 1, .y = 1},
         {.label = "south", .x = 1, .y = 1},
-        {.label = "west", .x = 2, .y = 2},
+        {.label = "west", .x = 2, .y = 2, .x_error = 0.5},
         {.label = "lost", .x = NAN, .y = 2},
     };
     struct meed_markup m;
