@@ -74,6 +74,9 @@ static void parts_table(struct meed_markup *m, const struct meed_run_record *con
     meed_markup_raw(m, "<div class=\"scroll\"><table>\n<caption>Part of the pay</caption>\n"
                        "<thead><tr><th scope=\"col\">client</th>");
     for (int32_t i = 0; i < count; i++) {
+        if (records[i]->client_count == 0) {
+            continue; /* an experiment pays in its cells */
+        }
         meed_markup_raw(m, "<th scope=\"col\" class=\"n\">");
         meed_markup_text(m, records[i]->title);
         meed_markup_raw(m, "</th>");
@@ -87,8 +90,10 @@ static void parts_table(struct meed_markup *m, const struct meed_run_record *con
             meed_page_row_open(m);
             meed_page_cell(m, records[run]->clients[k]);
             for (int32_t i = 0; i < count; i++) {
-                meed_page_cell_number(
-                    m, meed_numeral_percent(part_of(records[i], records[run]->clients[k]), 1));
+                if (records[i]->client_count > 0) {
+                    meed_page_cell_number(
+                        m, meed_numeral_percent(part_of(records[i], records[run]->clients[k]), 1));
+                }
             }
             meed_page_row_close(m);
         }

@@ -6,6 +6,12 @@
 
 enum { BARS_MOST = 64 };
 
+/* Seeds that all agree leave no interval to show. */
+static struct meed_numeral with_half(double mean, double half)
+{
+    return meed_numeral_estimate(mean, half > 0 ? half : NAN);
+}
+
 static void rows_table(struct meed_markup *m, const struct meed_run_grid *grid)
 {
     meed_markup_raw(m, "<div class=\"scroll\"><table>\n<caption>Mean over seeds ± half of "
@@ -24,7 +30,7 @@ static void rows_table(struct meed_markup *m, const struct meed_run_grid *grid)
         meed_page_cell(m, row->label);
         meed_page_cell_number(m, meed_numeral_count(row->count));
         for (int32_t i = 0; i < grid->measure_count; i++) {
-            meed_page_cell_number(m, meed_numeral_estimate(row->mean[i], row->half[i]));
+            meed_page_cell_number(m, with_half(row->mean[i], row->half[i]));
         }
         meed_page_row_close(m);
     }
@@ -55,7 +61,7 @@ static enum meed_status measure_bars(struct meed_markup *m, const struct meed_ru
         bars[r] = (struct meed_chart_bar){.label = grid->rows[r].label,
                                           .value = mean,
                                           .error = half,
-                                          .mark = meed_numeral_estimate(mean, half)};
+                                          .mark = with_half(mean, half)};
     }
     meed_chart_bars(m, &words, bars, drawn);
     meed_heap_free(bars);

@@ -119,9 +119,13 @@ static void report_tables_an_experiment(void **state)
         "\"half\": 0, \"count\": 3}}}, {\"settings\": {\"attack\": \"flip\", \"share\": \"0.3\"}, "
         "\"summary\": {\"auroc\": {\"mean\": null, \"half\": null, \"count\": 0}, \"budget\": "
         "{\"mean\": 7, \"half\": null, \"count\": 1}}}]}");
-    static const char *const says[] = {
-        ">attack, share</th>",    "<td>swap, 0.3</td>",     "<td class=\"n\">+0.900 ± 0.050</td>",
-        "<td class=\"n\">–</td>", "<strong>auroc</strong>", NULL};
+    static const char *const says[] = {">attack, share</th>",
+                                       "<td>swap, 0.3</td>",
+                                       "<td class=\"n\">+0.900 ± 0.050</td>",
+                                       "<td class=\"n\">–</td>",
+                                       "<td class=\"n\">7</td>",
+                                       "<strong>auroc</strong>",
+                                       NULL};
     char *page = page_of(scratch, "experiment.html");
     check_page(page, says);
     assert_null(strstr(page, "<strong>budget</strong>")); /* the same everywhere: no chart */
