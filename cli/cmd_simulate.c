@@ -63,7 +63,7 @@ static const char documentation[] =
     "  sweep: a list of {key, values: […]}\n"
     "Keys to sweep and to --set: attack, share, strength, partition, alpha,\n"
     "  dialogues, clients, rounds, steps, rank, method, rule, clip, guard_z,\n"
-    "  aggregation\n"
+    "  aggregation, defence (of all detectors: default, off, flag, exclude)\n"
     "Attacks: swap, garbage, safety, backdoor, judge, flip, scale, gaussian, gap,\n"
     "  zero, random, replay, duplicate, sybil, collude, adaptive";
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "base/parse.h"
 #include "server/aggregate.h"
+#include "server/defence.h"
 
 int32_t meed_simulation_grid_rows(const struct meed_simulation_plan *plan)
 {
@@ -149,6 +150,19 @@ static enum meed_status set_guard_z(struct meed_federation_file *file, const cha
     return meed_parse_f64("guard_z", value, 0, 100, &file->guard_z);
 }
 
+static enum meed_status set_defence(struct meed_federation_file *file, const char *value)
+{
+    for (int i = 0; i < MEED_DEFENCE_ACTION_COUNT; i++) {
+        if (strcmp(value, meed_defence_action_name((enum meed_defence_action)i)) == 0) {
+            for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
+                file->defence[d] = (enum meed_defence_action)i;
+            }
+            return MEED_OK;
+        }
+    }
+    return MEED_FAIL(MEED_ARG, "detectors can do default, off, flag or exclude");
+}
+
 static const struct {
     const char *key;
     set_fn set;
@@ -158,6 +172,7 @@ static const struct {
     {"clients", set_clients},     {"rounds", set_rounds},   {"steps", set_steps},
     {"rank", set_rank},           {"method", set_method},   {"rule", set_rule},
     {"clip", set_clip},           {"guard_z", set_guard_z}, {"aggregation", set_aggregation},
+    {"defence", set_defence},
 };
 
 enum meed_status meed_simulation_grid_set(struct meed_federation_file *file, const char *key,

@@ -56,14 +56,15 @@ void meed_simulation_result_clear(struct meed_simulation_result *result)
 
 /* ---- summary --------------------------------------------------------------------------------- */
 
-/* Of one client over all rounds: credits, and share of rounds in which it was excluded. */
+/* Of one client over all rounds: credits, share of rounds in which it was excluded, mean score. */
 static void add_up(const struct meed_simulation_result *result, int32_t client, double *share,
-                   double *excluded)
+                   double *excluded, double *score)
 {
-    *share = *excluded = 0.0;
+    *share = *excluded = *score = 0.0;
     for (int32_t r = 0; r < result->round_count; r++) {
         const struct meed_simulation_seat *seat = &result->rounds[r].seats[client];
         *share += (double)seat->share;
+        *score += fmax(seat->score, 0.0) / result->round_count;
         *excluded += seat->state == MEED_SEAT_EXCLUDED ? 1.0 / result->round_count : 0.0;
     }
 }
@@ -79,11 +80,12 @@ static void tally_client(const struct meed_simulation_cast *cast,
                          struct tally *tally, double *measures)
 {
     const struct meed_simulation_member *member = &cast->members[i];
-    double share = 0.0, excluded = 0.0;
-    add_up(result, i, &share, &excluded);
+    double share = 0.0, excluded = 0.0, score = 0.0;
+    add_up(result, i, &share, &excluded, &score);
     bool attacks = member->role.attack != MEED_ATTACK_NONE;
     tally->positive[i] = attacks;
-    tally->suspicion[i] = excluded - 1e-3 * share / fmax(measures[BUDGET], 1.0);
+    tally->suspicion[i] =
+        excluded + 1e-2 * score / (1.0 + score) - 1e-4 * share / fmax(measures[BUDGET], 1.0);
     measures[PAID] += share;
     if (attacks) {
         tally->attackers++;
@@ -178,9 +180,9 @@ static json_t *client_json(const struct meed_federation_file *file,
                            const struct meed_simulation_member *member,
                            const struct meed_simulation_result *result, int32_t idx)
 {
-    double share = 0.0, excluded = 0.0;
+    double share = 0.0, excluded = 0.0, score = 0.0;
     json_t *labels = json_object();
-    add_up(result, idx, &share, &excluded);
+    add_up(result, idx, &share, &excluded, &score);
     for (int32_t i = 0; i < pool->label_count; i++) {
         json_object_set_new(labels, pool->label_names[i], json_integer(member->label_counts[i]));
     }
@@ -205,9 +207,10 @@ static json_t *seat_json(const struct meed_benchmark *benchmark, const char *id,
                                               meed_simulation_number(seat->axis_phi[i]), "se",
                                               meed_simulation_number(seat->axis_se[i])));
     }
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:I, s:o, s:I, s:I, s:o}", "id", id, "state", state,
-                     "reason", seat->reason, "phi", meed_simulation_number(seat->phi), "se",
-                     meed_simulation_number(seat->se), "share", (json_int_t)seat->share, "loss",
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:I, s:o, s:o, s:I, s:I, s:o}", "id", id, "state",
+                     state, "reason", seat->reason, "phi", meed_simulation_number(seat->phi), "se",
+                     meed_simulation_number(seat->se), "share", (json_int_t)seat->share, "score",
+                     meed_simulation_number(seat->score), "loss",
                      meed_simulation_number(seat->loss), "bytes_up", (json_int_t)seat->bytes_up,
                      "bytes_down", (json_int_t)seat->bytes_down, "axes", axes);
 }

@@ -19,13 +19,15 @@
  *        "axes": [{"value", "se"}],                        # of the published adapter, axis order
  *        "clients": [                                      # in id order
  *           {"id", "state": "paid|unpaid|excluded|absent", "reason": text,
- *            "phi", "se", "share", "loss", "bytes_up", "bytes_down",
+ *            "phi", "se", "share", "score": the detectors' anomaly score,
+ *            "loss", "bytes_up", "bytes_down",
  *            "axes": [{"phi", "se"}]}]}],                  # [] where it was not valued
  *    "summary": {                                          # null where there is no answer
  *       "utility_before", "utility_after": of the first base, of the last adapter,
  *       "budget", "paid",                                  # credits
  *       "honest_share", "attacker_share": of what was paid, 0…1,
- *       "auroc": of attackers against honest clients by rounds excluded, then by least pay,
+ *       "auroc": of attackers against honest clients by rounds excluded, then by
+ *                the detectors' mean score, then by least pay,
  *       "caught": mean share of rounds in which an attacker was excluded,
  *       "false_exclusion": the same of honest clients,
  *       "spread": largest |pay/mean − 1| of honest clients,
@@ -50,7 +52,7 @@
 struct meed_simulation_seat {
     enum meed_aggregator_seat state;
     char reason[MEED_LIMIT_REASON_BYTES];
-    double phi, se, loss;
+    double phi, se, loss, score;
     int64_t share, bytes_up, bytes_down;
     bool valued; /* axis values are known */
     double axis_phi[MEED_BENCHMARK_MAX_AXES];

@@ -274,6 +274,9 @@ static void sum_up_screen(struct meed_settle *settle, const struct meed_cohort *
     for (int32_t i = 0; i < cohort->count; i++) {
         clipped += verdicts[i].verdict == MEED_DEFENCE_CLIP;
         excluded += verdicts[i].verdict == MEED_DEFENCE_EXCLUDE;
+        meed_board_score(settle->config.board,
+                         meed_registry_find(settle->config.registry, cohort->names[i]),
+                         verdicts[i].score);
         if (verdicts[i].reason[0]) {
             MEED_LOG_INFO("server", "round %d: %s: %s", cohort->round, cohort->names[i],
                           verdicts[i].reason);
