@@ -23,6 +23,21 @@ instructions() {
     }'
 }
 
+# What the binary links must be installed in the last stage: a package whose name begins with it.
+libraries() { # DOCKERFILE
+    local name=$1 packages library
+    packages=$(instructions "$source/docker/$name" | grep 'apt-get install' | tail -n 1)
+    for library in $(readelf -d "$meed" | sed -n 's/.*NEEDED.*\[\(lib[^.]*\)\.so.*/\1/p'); do
+        case $library in
+        libc | libm | libgcc_s | libgomp | libstdc++) continue ;; # others bring them
+        libasan | libubsan | libtsan) continue ;;
+        libgpr) library=libgrpc ;;
+        libcrypto) library=libssl ;;
+        esac
+        [[ $packages == *" $library"* ]] || complain "$name: $library is linked, but not installed"
+    done
+}
+
 lint() { # DOCKERFILE
     local name=$1 stages=' ' user='' word rest base item
     while read -r word rest; do
@@ -198,6 +213,7 @@ build() {
 
 for file in "$source"/docker/Dockerfile*; do
     lint "$(basename "$file")"
+    libraries "$(basename "$file")"
 done
 compose
 base=${4:-}
