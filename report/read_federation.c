@@ -11,22 +11,11 @@ static enum meed_status read_clients(const struct meed_read_place *place, const 
                                      struct meed_run_record *record)
 {
     const json_t *total = NULL;
-    void *block = NULL;
-    MEED_TRY(meed_read_list(place, root, "total", MEED_READ_CLIENTS_MOST, &total));
-    size_t count = json_array_size(total);
-    MEED_TRY(meed_run_record_array(record, count, sizeof *record->clients, &block));
-    record->clients = block;
-    MEED_TRY(meed_run_record_array(record, count, sizeof *record->totals, &block));
-    record->totals = block;
-    for (size_t k = 0; k < count; k++) {
-        struct meed_read_place here = meed_read_place_in(place, "total", (int32_t)k);
-        const json_t *client = json_array_get(total, k);
-        MEED_TRY(meed_read_text(&here, client, "id", record, &record->clients[k]));
-        MEED_TRY(meed_read_integer(&here, client, "share", &record->totals[k]));
-        if (meed_run_record_find(record, record->clients[k]) >= 0) {
-            return meed_read_fail(&here, "id", "of one client only");
-        }
-        record->client_count++;
+    MEED_TRY(meed_read_clients(place, root, "total", record, &total));
+    for (int32_t k = 0; k < record->client_count; k++) {
+        struct meed_read_place here = meed_read_place_in(place, "total", k);
+        MEED_TRY(meed_read_integer(&here, json_array_get(total, (size_t)k), "share",
+                                   &record->totals[k]));
     }
     return MEED_OK;
 }

@@ -120,6 +120,29 @@ enum meed_status meed_read_list(const struct meed_read_place *place, const json_
     return MEED_OK;
 }
 
+enum meed_status meed_read_clients(const struct meed_read_place *place, const json_t *root,
+                                   const char *key, struct meed_run_record *record,
+                                   const json_t **clients)
+{
+    void *block = NULL;
+    MEED_TRY(meed_read_list(place, root, key, MEED_READ_CLIENTS_MOST, clients));
+    size_t count = json_array_size(*clients);
+    MEED_TRY(meed_run_record_array(record, count, sizeof *record->clients, &block));
+    record->clients = block;
+    MEED_TRY(meed_run_record_array(record, count, sizeof *record->totals, &block));
+    record->totals = block;
+    for (size_t k = 0; k < count; k++) {
+        struct meed_read_place here = meed_read_place_in(place, key, (int32_t)k);
+        MEED_TRY(
+            meed_read_text(&here, json_array_get(*clients, k), "id", record, &record->clients[k]));
+        if (meed_run_record_find(record, record->clients[k]) >= 0) {
+            return meed_read_fail(&here, "id", "of one client only");
+        }
+        record->client_count++;
+    }
+    return MEED_OK;
+}
+
 enum meed_status meed_read_cell(const struct meed_read_place *place, const json_t *object,
                                 struct meed_run_record *record, struct meed_run_cell *cell)
 {

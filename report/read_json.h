@@ -45,6 +45,12 @@ MEED_MUST_CHECK enum meed_status meed_read_integer_maybe(const struct meed_read_
 MEED_MUST_CHECK enum meed_status meed_read_list(const struct meed_read_place *place,
                                                 const json_t *object, const char *key, size_t most,
                                                 const json_t **list);
+/* The clients of a record from the ids of a list of objects, each of one client only; totals are
+ * made, and left 0. */
+MEED_MUST_CHECK enum meed_status meed_read_clients(const struct meed_read_place *place,
+                                                   const json_t *root, const char *key,
+                                                   struct meed_run_record *record,
+                                                   const json_t **clients);
 /* What clients have in every format; the id is read by the caller. The verdict is "state" or
  * "status". */
 MEED_MUST_CHECK enum meed_status meed_read_cell(const struct meed_read_place *place,

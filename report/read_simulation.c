@@ -35,24 +35,15 @@ static enum meed_status read_clients(const struct meed_read_place *place, const 
 {
     const json_t *clients = NULL;
     void *block = NULL;
-    MEED_TRY(meed_read_list(place, root, "clients", MEED_READ_CLIENTS_MOST, &clients));
-    size_t count = json_array_size(clients);
-    MEED_TRY(meed_run_record_array(record, count, sizeof *record->clients, &block));
-    record->clients = block;
-    MEED_TRY(meed_run_record_array(record, count, sizeof *record->totals, &block));
-    record->totals = block;
-    MEED_TRY(meed_run_record_array(record, count, sizeof *record->truth, &block));
+    MEED_TRY(meed_read_clients(place, root, "clients", record, &clients));
+    MEED_TRY(
+        meed_run_record_array(record, (size_t)record->client_count, sizeof *record->truth, &block));
     record->truth = block;
-    for (size_t k = 0; k < count; k++) {
-        struct meed_read_place here = meed_read_place_in(place, "clients", (int32_t)k);
-        const json_t *client = json_array_get(clients, k);
-        MEED_TRY(meed_read_text(&here, client, "id", record, &record->clients[k]));
+    for (int32_t k = 0; k < record->client_count; k++) {
+        struct meed_read_place here = meed_read_place_in(place, "clients", k);
+        const json_t *client = json_array_get(clients, (size_t)k);
         MEED_TRY(meed_read_integer(&here, client, "share", &record->totals[k]));
         MEED_TRY(read_truth(&here, client, record, &record->truth[k]));
-        if (meed_run_record_find(record, record->clients[k]) >= 0) {
-            return meed_read_fail(&here, "id", "of one client only");
-        }
-        record->client_count++;
     }
     return MEED_OK;
 }

@@ -14,14 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include "base/file.h"
 #include "base/rng.h"
 #include "engine/trainer_internal.h"
 #include "tests/support/command.h"
+#include "tests/support/ranks.h"
 
-enum { SEQUENCES = 7, TOKENS = 9, STEPS = 8, MAX_RANKS = 4 };
+enum { SEQUENCES = 7, TOKENS = 9, STEPS = 8 };
 static char scratch[SCRATCH_BYTES];
 static int32_t ids[SEQUENCES * TOKENS];
 static uint8_t scored[SEQUENCES * TOKENS];
@@ -111,29 +111,6 @@ static void replica_close(struct replica *replica)
     meed_backend_close(replica->be);
 }
 
-typedef int (*rank_fn)(int32_t rank, int32_t world, const char *key);
-
-static void run_ranks(rank_fn body, int32_t world, const char *key)
-{
-    pid_t ranks[MAX_RANKS];
-    int how = 0;
-    fflush(NULL);
-    for (int32_t r = 0; r < world; r++) {
-        ranks[r] = fork();
-        assert_true(ranks[r] >= 0);
-        if (ranks[r] == 0) {
-            alarm(120);
-            _exit(body(r, world, key));
-        }
-    }
-    for (int32_t r = 0; r < world; r++) {
-        assert_int_equal(waitpid(ranks[r], &how, 0), ranks[r]);
-        if (!WIFEXITED(how) || WEXITSTATUS(how) != 0) {
-            fail_msg("rank %d of %d ended with %d", r, world, how);
-        }
-    }
-}
-
 /* ---- the same bytes ----------------------------------------------------------------------------
  */
 
@@ -187,13 +164,13 @@ static void check_same_files(const char *x_name, const char *y_name)
 static void ranks_train_what_one_trains(void **state)
 {
     (void)state;
-    run_ranks(train_half, 1, "none-half1");
-    run_ranks(train_half, 1, "half1-whole1");
-    run_ranks(train_half, 2, "none-half2");
+    ranks_run(train_half, 1, "none-half1", 120);
+    ranks_run(train_half, 1, "half1-whole1", 120);
+    ranks_run(train_half, 2, "none-half2", 120);
     check_same_files("half1", "half2");
-    run_ranks(train_half, 3, "half2-whole3");
+    ranks_run(train_half, 3, "half2-whole3", 120);
     check_same_files("whole1", "whole3");
-    run_ranks(train_half, 4, "half1-whole4");
+    ranks_run(train_half, 4, "half1-whole4", 120);
     check_same_files("whole1", "whole4");
 }
 
@@ -273,10 +250,10 @@ static int unlike_masters(int32_t rank, int32_t world, const char *key)
 static void what_is_unlike_is_refused(void **state)
 {
     (void)state;
-    run_ranks(too_few_micro_batches, 3, "few");
-    run_ranks(unlike_options, 2, "options");
-    run_ranks(unlike_progress, 2, "progress");
-    run_ranks(unlike_masters, 2, "masters");
+    ranks_run(too_few_micro_batches, 3, "few", 120);
+    ranks_run(unlike_options, 2, "options", 120);
+    ranks_run(unlike_progress, 2, "progress", 120);
+    ranks_run(unlike_masters, 2, "masters", 120);
 }
 
 int main(void)

@@ -27,6 +27,7 @@
 #include "base/rng.h"
 #include "kernels/collective.h"
 #include "tests/support/command.h"
+#include "tests/support/ranks.h"
 
 enum { MAX_RANKS = 5, PATIENCE_MS = 20000 };
 static char scratch[SCRATCH_BYTES];
@@ -55,9 +56,7 @@ static struct meed_rendezvous place_of(int32_t rank, int32_t world, const char *
                                     .patience_ms = PATIENCE_MS};
 }
 
-/* A rank's whole life; 0 if all was well, else the line that was not. */
-typedef int (*rank_fn)(int32_t rank, int32_t world, const char *key);
-
+/* In a rank's body: ends it with the line that was not well. */
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
         if (!(condition)) {                                                                        \
@@ -65,27 +64,6 @@ typedef int (*rank_fn)(int32_t rank, int32_t world, const char *key);
             return __LINE__ % 200 + 1;                                                             \
         }                                                                                          \
     } while (0)
-
-static void run_ranks(rank_fn body, int32_t world, const char *key)
-{
-    pid_t ranks[MAX_RANKS];
-    int how = 0;
-    fflush(NULL);
-    for (int32_t r = 0; r < world; r++) {
-        ranks[r] = fork();
-        assert_true(ranks[r] >= 0);
-        if (ranks[r] == 0) {
-            alarm(60);
-            _exit(body(r, world, key));
-        }
-    }
-    for (int32_t r = 0; r < world; r++) {
-        assert_int_equal(waitpid(ranks[r], &how, 0), ranks[r]);
-        if (!WIFEXITED(how) || WEXITSTATUS(how) != 0) {
-            fail_msg("rank %d of %d ended with %d", r, world, how);
-        }
-    }
-}
 
 /* ---- sums -------------------------------------------------------------------------------------
  */
@@ -131,7 +109,7 @@ static void sums_are_in_rank_order(void **state)
     char key[32];
     for (int32_t world = 1; world <= MAX_RANKS; world++) {
         snprintf(key, sizeof key, "sums-%d", world);
-        run_ranks(sums_have_the_order, world, key);
+        ranks_run(sums_have_the_order, world, key, 60);
     }
 }
 
@@ -168,9 +146,9 @@ static void ranks_tell_each_other_small_things(void **state)
 {
     (void)state;
     bool any = true;
-    run_ranks(small_things, 1, "small-1");
-    run_ranks(small_things, 2, "small-2");
-    run_ranks(small_things, 5, "small-5");
+    ranks_run(small_things, 1, "small-1", 60);
+    ranks_run(small_things, 2, "small-2", 60);
+    ranks_run(small_things, 5, "small-5", 60);
     assert_int_equal(meed_collective_any(NULL, false, &any), MEED_OK);
     assert_false(any);
     assert_int_equal(meed_collective_world(NULL), 1);
@@ -190,7 +168,7 @@ static int comes_late(int32_t rank, int32_t world, const char *key)
 static void late_ranks_are_waited_for(void **state)
 {
     (void)state;
-    run_ranks(comes_late, 3, "late");
+    ranks_run(comes_late, 3, "late", 60);
 }
 
 static int never_comes(int32_t rank, int32_t world, const char *key)
@@ -223,8 +201,8 @@ static int no_rank_0(int32_t rank, int32_t world, const char *key)
 static void a_rank_that_never_comes_is_named(void **state)
 {
     (void)state;
-    run_ranks(never_comes, 3, "never");
-    run_ranks(no_rank_0, 2, "nobody");
+    ranks_run(never_comes, 3, "never", 60);
+    ranks_run(no_rank_0, 2, "nobody", 60);
 }
 
 /* The rank that goes is the last character of the key. */
@@ -274,9 +252,9 @@ static void a_rank_that_goes_takes_the_others_along(void **state)
     char key[32];
     for (int lost = 0; lost < 3; lost++) {
         snprintf(key, sizeof key, "fails-%d", lost);
-        run_ranks(goes_by_itself, 3, key);
+        ranks_run(goes_by_itself, 3, key, 60);
         snprintf(key, sizeof key, "dies-%d", lost);
-        run_ranks(is_killed, 3, key);
+        ranks_run(is_killed, 3, key, 60);
     }
 }
 
@@ -315,11 +293,11 @@ static void stale_files_are_passed_over(void **state)
     int listener = stranger_listens(port);
     close(listener); /* nobody listens there any more */
     write_file("stale", "stale", port, 0600);
-    run_ranks(comes_late, 3, "stale");
+    ranks_run(comes_late, 3, "stale", 60);
     write_file("other", "another-job", port, 0600);
-    run_ranks(comes_late, 2, "other");
+    ranks_run(comes_late, 2, "other", 60);
     write_file("bad", "bad\nkey", "x", 0600);
-    run_ranks(comes_late, 2, "bad");
+    ranks_run(comes_late, 2, "bad", 60);
 }
 
 static int refuses_to_read(int32_t rank, int32_t world, const char *key)
@@ -339,7 +317,7 @@ static void a_file_that_others_may_read_is_not_trusted(void **state)
 {
     (void)state;
     write_file("open", "open", "1", 0644);
-    run_ranks(refuses_to_read, 2, "open");
+    ranks_run(refuses_to_read, 2, "open", 60);
 }
 
 /* Where the file of `key` points, once it is there. */
@@ -428,7 +406,7 @@ static void a_listener_without_the_token_is_left(void **state)
 static void strangers_stay_outside(void **state)
 {
     (void)state;
-    run_ranks(meets_a_stranger, 3, "stranger");
+    ranks_run(meets_a_stranger, 3, "stranger", 60);
 }
 
 static void impossible_places_are_refused(void **state)
