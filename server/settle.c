@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { RESULT_MAX_BYTES = 256 << 20, PAST_MAX_CLIENTS = 64 };
+enum { RESULT_MAX_BYTES = 256 << 20 };
 
 /* ---- preparation ----------------------------------------------------------------------------- */
 
@@ -99,6 +99,15 @@ enum meed_status meed_settle_create(const struct meed_settle_config *config,
         return MEED_NOMEM;
     }
     made->config = *config;
+    made->basis = (struct meed_settlement_basis){.terms = config->terms,
+                                                 .registry = config->registry,
+                                                 .store = config->store,
+                                                 .ledger = config->ledger,
+                                                 .pool = config->pool,
+                                                 .value = config->value,
+                                                 .value_user = config->value_user,
+                                                 .align = config->align,
+                                                 .align_user = config->align_user};
     made->start_ns = meed_clock_monotonic_ns();
     made->counts.retained_energy = 1.0;
     pthread_mutex_init(&made->counts_lock, NULL);
@@ -177,79 +186,6 @@ static enum meed_status load_result(struct meed_settle *settle, int32_t round, c
 
 /* ---- SCREEN ---------------------------------------------------------------------------------- */
 
-/* The cohort of the last settled round before this one; NULL if there is none to compare with. */
-static enum meed_status load_past(struct meed_settle *settle, int32_t round,
-                                  struct meed_cohort **past)
-{
-    enum meed_status st = MEED_OK;
-    struct meed_ledger_place place = {.kind = MEED_LEDGER_GENESIS};
-    struct meed_ledger_round entry;
-    struct meed_arena arena;
-    struct meed_buf body;
-    meed_arena_init_growing(&arena, "message", MEED_LIMIT_CLIENTS * 1024u);
-    meed_buf_init(&body, MEED_LIMIT_LEDGER_BODY_BYTES);
-    for (int32_t at = round - 1; at > 0 && place.kind != MEED_LEDGER_ROUND; at--) {
-        if (!meed_ledger_find(settle->config.ledger, at, &place)) {
-            break;
-        }
-    }
-    if (place.kind == MEED_LEDGER_ROUND &&
-        meed_registry_count(settle->config.registry) <= PAST_MAX_CLIENTS) {
-        MEED_TRY_OUT(meed_ledger_read(settle->config.ledger, place.index, &place, &body));
-        MEED_TRY_OUT(meed_ledger_parse_round(body.data, body.size, &arena, &entry));
-        MEED_TRY_OUT(meed_cohort_load(settle->config.terms, settle->config.store, entry.round,
-                                      entry.before_hash, past));
-    }
-out:
-    meed_arena_clear(&arena);
-    meed_buf_clear(&body);
-    return st;
-}
-
-/* What the ledger says of rounds before this one, over whatever the screens found. */
-static enum meed_status bar_quarantined(struct meed_settle *settle,
-                                        const struct meed_cohort *cohort,
-                                        struct meed_defence_client *verdicts)
-{
-    struct meed_quarantine_client *clients =
-        meed_heap_alloc((size_t)cohort->count + 1, sizeof *clients);
-    if (!clients) {
-        return MEED_NOMEM;
-    }
-    enum meed_status st =
-        meed_quarantine_replay(&settle->config.terms->quarantine, settle->config.ledger,
-                               cohort->round, cohort->names, cohort->count, clients);
-    for (int32_t i = 0; i < cohort->count && st == MEED_OK; i++) {
-        if (meed_quarantine_holds(&clients[i], cohort->round)) {
-            verdicts[i].verdict = MEED_DEFENCE_EXCLUDE;
-            verdicts[i].factor = 0.0;
-            snprintf(verdicts[i].reason, sizeof verdicts[i].reason,
-                     "in quarantine up to round %d: it was excluded too often",
-                     clients[i].out_until);
-        }
-    }
-    meed_heap_free(clients);
-    return st;
-}
-
-static enum meed_status screen(struct meed_settle *settle, struct meed_cohort *cohort,
-                               struct meed_defence_client *verdicts)
-{
-    struct meed_cohort *past = NULL;
-    MEED_TRY(load_past(settle, cohort->round, &past));
-    struct meed_step_past compare = {NULL, NULL, 0};
-    if (past) {
-        compare = (struct meed_step_past){
-            past->global, (const struct meed_adapter *const *)past->adapters, past->count};
-    }
-    enum meed_status st =
-        meed_defence_screen(cohort->global, (const struct meed_adapter *const *)cohort->adapters,
-                            cohort->names, cohort->count, past ? &compare : NULL,
-                            &settle->config.terms->defence, settle->config.pool, verdicts);
-    meed_cohort_destroy(past);
-    return st == MEED_OK ? bar_quarantined(settle, cohort, verdicts) : st;
-}
-
 enum meed_status meed_settle_screened(struct meed_settle *settle, struct meed_cohort *cohort,
                                       struct meed_arena *arena,
                                       struct meed_defence_client **verdicts)
@@ -259,7 +195,7 @@ enum meed_status meed_settle_screened(struct meed_settle *settle, struct meed_co
     MEED_TRY(load_result(settle, cohort->round, "screened", size, arena, &found));
     if (!found) {
         MEED_TRY(meed_arena_alloc(arena, MEED_MAX(size, 1), &found));
-        MEED_TRY(screen(settle, cohort, found));
+        MEED_TRY(meed_settlement_screen(&settle->basis, cohort, found));
         MEED_TRY(
             meed_store_save_stage(settle->config.store, cohort->round, "screened", found, size));
     }
@@ -324,67 +260,12 @@ struct stored_value {
     int32_t players;
 };
 
-static enum meed_status gather_players(struct meed_settle *settle, struct meed_cohort *cohort,
-                                       const struct meed_defence_client *verdicts,
-                                       struct meed_arena *arena, int32_t *cohort_idx,
-                                       int32_t players, struct meed_settle_cohort *game)
-{
-    void *adapters = NULL, *names = NULL, *weights = NULL;
-    double *p = NULL;
-    MEED_TRY(meed_settle_weights(settle, cohort, verdicts, arena, &p));
-    MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(void *), &adapters));
-    MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(void *), &names));
-    MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(double), &weights));
-    for (int32_t i = 0; i < players; i++) {
-        int32_t at = cohort_idx[i];
-        ((const struct meed_adapter **)adapters)[i] = cohort->adapters[at];
-        ((const char **)names)[i] = cohort->names[at];
-        ((double *)weights)[i] = p[at];
-    }
-    const struct meed_terms *terms = settle->config.terms;
-    *game = (struct meed_settle_cohort){.round = cohort->round,
-                                        .budget = meed_terms_budget(terms, cohort->round),
-                                        .seed = meed_terms_seed(terms, cohort->round),
-                                        .global = cohort->global,
-                                        .clients = adapters,
-                                        .names = names,
-                                        .p = weights,
-                                        .players = players};
-    return MEED_OK;
-}
-
-static enum meed_status evaluate(struct meed_settle *settle, struct meed_cohort *cohort,
-                                 const struct meed_defence_client *verdicts,
-                                 struct meed_arena *arena, struct meed_settle_valued *valued,
-                                 struct stored_value *head)
-{
-    struct meed_settle_cohort game;
-    if (valued->players > 0) {
-        MEED_TRY(gather_players(settle, cohort, verdicts, arena, valued->cohort_idx,
-                                valued->players, &game));
-        MEED_TRY(
-            settle->config.value(settle->config.value_user, &game, &head->value, valued->clients));
-    }
-    pthread_mutex_lock(&settle->counts_lock);
-    settle->counts.coalitions += head->value.coalitions;
-    settle->counts.tokens += head->value.tokens;
-    pthread_mutex_unlock(&settle->counts_lock);
-    return MEED_OK;
-}
-
 enum meed_status meed_settle_valued(struct meed_settle *settle, struct meed_cohort *cohort,
                                     const struct meed_defence_client *verdicts,
-                                    struct meed_arena *arena, struct meed_settle_valued *valued)
+                                    struct meed_arena *arena, struct meed_settlement_valued *valued)
 {
-    void *block = NULL, *found = NULL;
-    memset(valued, 0, sizeof *valued);
-    MEED_TRY(meed_arena_alloc_array(arena, (size_t)cohort->count, sizeof(int32_t), &block));
-    valued->cohort_idx = block;
-    for (int32_t i = 0; i < cohort->count; i++) {
-        if (verdicts[i].verdict != MEED_DEFENCE_EXCLUDE) {
-            valued->cohort_idx[valued->players++] = i;
-        }
-    }
+    void *found = NULL;
+    MEED_TRY(meed_settlement_players(cohort, verdicts, arena, valued));
     size_t size =
         sizeof(struct stored_value) + (size_t)valued->players * sizeof(struct meed_value_client);
     MEED_TRY(load_result(settle, cohort->round, "valued", size, arena, &found));
@@ -394,13 +275,17 @@ enum meed_status meed_settle_valued(struct meed_settle *settle, struct meed_coho
     }
     struct stored_value *head = found;
     valued->clients = (struct meed_value_client *)(void *)(head + 1);
-    if (!stored) {
-        head->players = valued->players;
-        MEED_TRY(evaluate(settle, cohort, verdicts, arena, valued, head));
-        MEED_TRY(meed_store_save_stage(settle->config.store, cohort->round, "valued", found, size));
+    if (stored) {
+        valued->value = head->value;
+        return MEED_OK;
     }
-    valued->value = head->value;
-    return MEED_OK;
+    MEED_TRY(meed_settlement_value(&settle->basis, cohort, verdicts, arena, valued));
+    *head = (struct stored_value){valued->value, valued->players};
+    pthread_mutex_lock(&settle->counts_lock);
+    settle->counts.coalitions += valued->value.coalitions;
+    settle->counts.tokens += valued->value.tokens;
+    pthread_mutex_unlock(&settle->counts_lock);
+    return meed_store_save_stage(settle->config.store, cohort->round, "valued", found, size);
 }
 
 static enum meed_status stage_value(struct meed_settle *settle,
@@ -409,7 +294,7 @@ static enum meed_status stage_value(struct meed_settle *settle,
     enum meed_status st = MEED_OK;
     struct meed_cohort *cohort = NULL;
     struct meed_defence_client *verdicts = NULL;
-    struct meed_settle_valued valued;
+    struct meed_settlement_valued valued;
     struct meed_arena arena;
     meed_arena_init_growing(&arena, "round", MEED_SETTLE_ARENA_BYTES);
     meed_settle_fault(settle, "value");

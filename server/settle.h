@@ -6,12 +6,12 @@
  *   PUBLISH  receipts' details, the PEFT folder, the report; the next adapter becomes current
  *   ABANDON  a ledger entry that says so
  *
- * One call of meed_settle_stage runs the stage that the round is in and advances the machine. Each
- * stage reads only what is on disk and is deterministic, and its result is stored before the
- * machine moves: killed anywhere, the run goes on with the stored result or computes the same one
- * again. The ledger entry of a round is written once, because the ledger is asked first; it is
- * compared with what would have been written, so a machine that computes other bits than before is
- * noticed.
+ * One call of meed_settle_stage runs the stage that the round is in and advances the machine. What
+ * a stage finds is settlement.h's pure function of what is on disk; here its result is stored
+ * before the machine moves: killed anywhere, the run goes on with the stored result or computes the
+ * same one again. The ledger entry of a round is written once, because the ledger is asked first;
+ * it is compared with what would have been written, so a machine that computes other bits than
+ * before is noticed.
  *
  * Weights go by the terms (weighting.h; uniform over the updates that came in unless the operator
  * chose otherwise), times the clipping factor; who is excluded keeps its place in the cohort and
@@ -21,38 +21,12 @@
 #ifndef MEED_SERVER_SETTLE_H
 #define MEED_SERVER_SETTLE_H
 
-#include "evaluation/valuation.h"
 #include "server/service.h"
+#include "server/settlement.h"
 
 MEED_BEGIN_C
 
 struct meed_settle;
-
-/* A cohort to be valued: clients in id order, none of them excluded. */
-struct meed_settle_cohort {
-    int32_t round;
-    int64_t budget;
-    uint64_t seed;
-    const struct meed_adapter *global;
-    const struct meed_adapter *const *clients; /* [players] */
-    const char *const *names;                  /* [players] */
-    const double *p;                           /* [players] */
-    int32_t players;                           /* ≥ 1 */
-};
-
-struct meed_settle_value {
-    double value_empty, value_full;
-    double value_kept;  /* v of those who are not excluded; value_full if nobody is */
-    int64_t coalitions; /* really scored */
-    int64_t tokens;
-    uint8_t utilities_hash[MEED_SHA256_BYTES];
-};
-
-/* Σ shares is the budget, or 0 if nobody can be paid. clients [players]. */
-typedef enum meed_status (*meed_settle_value_fn)(void *user,
-                                                 const struct meed_settle_cohort *cohort,
-                                                 struct meed_settle_value *value,
-                                                 struct meed_value_client *clients);
 
 struct meed_settle_config {
     const struct meed_terms *terms; /* all borrowed */

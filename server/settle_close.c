@@ -85,54 +85,6 @@ out:
 
 /* ---- SETTLE ---------------------------------------------------------------------------------- */
 
-/* Everybody starts absent; updates, verdicts and values are laid over it. */
-static enum meed_status fill_clients(struct meed_settle *settle, const struct meed_cohort *cohort,
-                                     const struct meed_defence_client *verdicts,
-                                     const struct meed_settle_valued *valued,
-                                     struct meed_arena *arena, struct meed_ledger_round *entry)
-{
-    static const enum meed_receipt_state states[] = {[MEED_PAY_PAID] = MEED_RECEIPT_PAID,
-                                                     [MEED_PAY_UNPAID] = MEED_RECEIPT_UNPAID,
-                                                     [MEED_PAY_EXCLUDED] = MEED_RECEIPT_EXCLUDED};
-    void *block = NULL;
-    double *weights = NULL;
-    entry->client_count = meed_registry_count(settle->config.registry);
-    MEED_TRY(meed_settle_weights(settle, cohort, verdicts, arena, &weights));
-    MEED_TRY(
-        meed_arena_alloc_array(arena, (size_t)entry->client_count, sizeof *entry->clients, &block));
-    entry->clients = block;
-    for (int32_t i = 0; i < entry->client_count; i++) {
-        struct meed_ledger_client *line = &entry->clients[i];
-        snprintf(line->id, sizeof line->id, "%s", meed_registry_id(settle->config.registry, i));
-        snprintf(line->reason, sizeof line->reason, "sent no update");
-        line->state = MEED_RECEIPT_ABSENT;
-    }
-    for (int32_t i = 0; i < cohort->count; i++) {
-        int32_t client = meed_registry_find(settle->config.registry, cohort->names[i]);
-        struct meed_ledger_client *line = &entry->clients[client];
-        memcpy(line->update_hash, cohort->updates[i].sha256, MEED_SHA256_BYTES);
-        line->state = MEED_RECEIPT_EXCLUDED;
-        line->weight = weights[i];
-        snprintf(line->reason, sizeof line->reason, "%s", verdicts[i].reason);
-    }
-    entry->retained = entry->budget;
-    for (int32_t i = 0; i < valued->players; i++) {
-        int32_t at = valued->cohort_idx[i];
-        const struct meed_value_client *value = &valued->clients[i];
-        int32_t client = meed_registry_find(settle->config.registry, cohort->names[at]);
-        struct meed_ledger_client *line = &entry->clients[client];
-        line->state = states[value->status];
-        line->phi = value->phi;
-        line->se = value->se;
-        line->share = value->share;
-        entry->retained -= value->share;
-        if (value->reason[0]) {
-            snprintf(line->reason, sizeof line->reason, "%s", value->reason);
-        }
-    }
-    return MEED_OK;
-}
-
 /* Once a round: if the ledger has the entry already (a crash after it was written), it must be the
  * one that is computed now. */
 static enum meed_status write_entry(struct meed_settle *settle,
@@ -169,33 +121,27 @@ out:
 enum meed_status meed_settle_pay(struct meed_settle *settle, const struct meed_service_state *state)
 {
     enum meed_status st = MEED_OK;
-    const struct meed_terms *terms = settle->config.terms;
+    const struct meed_settlement_basis *basis = &settle->basis;
     struct meed_cohort *cohort = NULL;
     struct meed_defence_client *verdicts = NULL;
-    struct meed_settle_valued valued;
-    struct meed_ledger_round entry = {.round = state->round,
-                                      .budget = meed_terms_budget(terms, state->round)};
+    struct meed_settlement_valued valued;
+    struct meed_settlement_merge merge = {.in = NULL};
+    struct meed_ledger_round entry;
     struct meed_arena arena;
     meed_arena_init_growing(&arena, "round", MEED_SETTLE_ARENA_BYTES);
     meed_settle_fault(settle, "settle");
     MEED_TRY_OUT(meed_settle_cohort(settle, state, &cohort));
     MEED_TRY_OUT(meed_settle_screened(settle, cohort, &arena, &verdicts));
     MEED_TRY_OUT(meed_settle_valued(settle, cohort, verdicts, &arena, &valued));
-    MEED_TRY_OUT(meed_settle_merge(settle, cohort, verdicts, &valued, &arena, &entry));
+    MEED_TRY_OUT(meed_settlement_merge(basis, cohort, verdicts, &valued, &arena, &merge));
+    MEED_TRY_OUT(meed_settle_keep_merge(settle, cohort, &merge));
     meed_settle_fault(settle, "settle.blob");
-    snprintf(entry.run_id, sizeof entry.run_id, "%s", terms->run_id);
-    memcpy(entry.model_hash, terms->model_hash, MEED_SHA256_BYTES);
-    memcpy(entry.benchmark_hash, terms->benchmark_hash, MEED_SHA256_BYTES);
-    memcpy(entry.before_hash, state->adapter_hash, MEED_SHA256_BYTES);
-    memcpy(entry.utilities_hash, valued.value.utilities_hash, MEED_SHA256_BYTES);
-    entry.value_empty = valued.value.value_empty;
-    entry.value_full = valued.value.value_full;
-    entry.value_kept = valued.value.value_kept;
-    MEED_TRY_OUT(fill_clients(settle, cohort, verdicts, &valued, &arena, &entry));
+    MEED_TRY_OUT(meed_settlement_entry(basis, cohort, verdicts, &valued, &merge, &arena, &entry));
     MEED_TRY_OUT(write_entry(settle, &entry));
     meed_settle_fault(settle, "settle.ledger");
     MEED_TRY_OUT(meed_service_advance(settle->config.service, MEED_ROUND_EVENT_SETTLED, NULL));
 out:
+    meed_settlement_merge_clear(&merge);
     meed_arena_clear(&arena);
     return st;
 }
@@ -206,7 +152,7 @@ static enum meed_status store_details(struct meed_settle *settle, struct meed_co
                                       struct meed_arena *arena)
 {
     struct meed_defence_client *verdicts = NULL;
-    struct meed_settle_valued valued;
+    struct meed_settlement_valued valued;
     void *block = NULL;
     size_t clients = (size_t)meed_registry_count(settle->config.registry);
     MEED_TRY(meed_settle_screened(settle, cohort, arena, &verdicts));

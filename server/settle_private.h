@@ -1,5 +1,5 @@
-/* What settle.c (screen, value), settle_merge.c (merge) and settle_close.c (pay, publish, abandon)
- * share.
+/* What settle.c (screen, value), settle_merge.c (what a merge leaves behind) and settle_close.c
+ * (pay, publish, abandon) share.
  *
  * The stage results are plain structs kept as bytes in the store. They never leave the machine, and
  * one of another size (another build) is computed again.
@@ -8,14 +8,12 @@
 #define MEED_SERVER_SETTLE_PRIVATE_H
 
 #include <pthread.h>
-#include "server/aggregate.h"
-#include "server/cohort.h"
-#include "server/defence.h"
 #include "server/report_json.h"
 #include "server/settle.h"
 
 struct meed_settle {
     struct meed_settle_config config;
+    struct meed_settlement_basis basis; /* of the same config */
     struct meed_cohort *cohort; /* of the round under settlement; NULL until a stage needs it */
     int64_t *totals;            /* [clients] Σ shares of the rounds in the ledger */
     int64_t start_ns;
@@ -35,32 +33,16 @@ MEED_MUST_CHECK enum meed_status meed_settle_screened(struct meed_settle *settle
                                                       struct meed_arena *arena,
                                                       struct meed_defence_client **verdicts);
 
-struct meed_settle_valued {
-    struct meed_settle_value value;
-    int32_t players;
-    int32_t *cohort_idx;               /* [players] */
-    struct meed_value_client *clients; /* [players] */
-};
 /* The same for values. */
 MEED_MUST_CHECK enum meed_status meed_settle_valued(struct meed_settle *settle,
                                                     struct meed_cohort *cohort,
                                                     const struct meed_defence_client *verdicts,
                                                     struct meed_arena *arena,
-                                                    struct meed_settle_valued *valued);
-
-/* p_k of the cohort: the terms' weighting times the screen's factor. */
-MEED_MUST_CHECK enum meed_status meed_settle_weights(struct meed_settle *settle,
-                                                     const struct meed_cohort *cohort,
-                                                     const struct meed_defence_client *verdicts,
-                                                     struct meed_arena *arena, double **weights);
-/* Merges what was not excluded and stores the next adapter; fills the entry's method, after and
- * state hashes (settle_merge.c). */
-MEED_MUST_CHECK enum meed_status meed_settle_merge(struct meed_settle *settle,
-                                                   const struct meed_cohort *cohort,
-                                                   const struct meed_defence_client *verdicts,
-                                                   const struct meed_settle_valued *valued,
-                                                   struct meed_arena *arena,
-                                                   struct meed_ledger_round *entry);
+                                                    struct meed_settlement_valued *valued);
+/* Stores what the merge made (settle_merge.c). */
+MEED_MUST_CHECK enum meed_status meed_settle_keep_merge(struct meed_settle *settle,
+                                                        const struct meed_cohort *cohort,
+                                                        const struct meed_settlement_merge *merge);
 /* The stages behind valuation. */
 MEED_MUST_CHECK enum meed_status meed_settle_pay(struct meed_settle *settle,
                                                  const struct meed_service_state *state);
