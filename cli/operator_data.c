@@ -64,6 +64,7 @@ enum meed_status meed_operator_data_attach(const struct meed_federation_file *fi
     config->align = (struct meed_align_options){.run = meed_operator_data_train,
                                                 .user = *data,
                                                 .data_hash = (*data)->hash,
+                                                .data_path = file->repair_data,
                                                 .repair_steps = file->repair_steps,
                                                 .repair_lr = file->repair_lr};
     return MEED_OK;

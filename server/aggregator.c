@@ -229,7 +229,8 @@ static enum meed_status make_terms(const struct meed_aggregator *aggregator,
                                        .axes = aggregator->benchmark->axes,
                                        .axis_count = aggregator->benchmark->axis_count,
                                        .clients = ids,
-                                       .client_count = count};
+                                       .client_count = count,
+                                       .machine = aggregator->be->name};
     enum meed_status st = meed_terms_init(config, &source, terms);
     meed_heap_free(ids);
     return st;

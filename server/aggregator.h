@@ -10,6 +10,7 @@
  *   STATE/state.db      SQLite: run, rounds, accepted updates, verdicts, values
  *   STATE/blobs/        adapters and updates by SHA-256
  *   STATE/partial/      uploads under way
+ *   STATE/terms.txt     everything that the run was agreed on (terms_text.h)
  *   STATE/ledger.jsonl  the signed ledger (ledger.h); ledger.key and ledger.pub its key pair
  *   STATE/adapter/      the present global adapter as a PEFT folder, replaced after each round
  *
@@ -95,6 +96,7 @@ struct meed_align_options {
     meed_align_fn run; /* NULL: no such data */
     void *user;
     const uint8_t *data_hash; /* [MEED_SHA256_BYTES] of the data */
+    const char *data_path;    /* where it came from, for who verifies; NULL: unknown */
     int32_t repair_steps;     /* after each merge; 0: no repair */
     double repair_lr;
 };

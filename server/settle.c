@@ -1,10 +1,14 @@
 /* See settle.h: preparation, screening, valuation. */
 #include "server/settle_private.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
+#include "server/terms_text.h"
 
 enum { RESULT_MAX_BYTES = 256 << 20 };
 
@@ -28,21 +32,58 @@ static enum meed_status check_terms(const struct meed_terms *terms, struct meed_
     return st;
 }
 
+/* Free with meed_heap_free. */
+static enum meed_status list_ids(const struct meed_registry *registry, const char ***ids)
+{
+    int32_t count = meed_registry_count(registry);
+    *ids = meed_heap_alloc((size_t)count, sizeof **ids);
+    for (int32_t i = 0; *ids && i < count; i++) {
+        (*ids)[i] = meed_registry_id(registry, i);
+    }
+    return *ids ? MEED_OK : MEED_NOMEM;
+}
+
+/* A path as it is found from anywhere. */
+static enum meed_status keep_path(struct meed_store *store, const char *key, const char *path)
+{
+    char whole[PATH_MAX];
+    const char *kept = realpath(path, whole) ? whole : path;
+    return meed_store_set(store, key, kept, strlen(kept));
+}
+
+/* What who verifies needs beside blobs and ledger: the terms' text, and where to look for the rest.
+ */
+static enum meed_status keep_terms(const struct meed_terms *terms, struct meed_store *store,
+                                   const struct meed_registry *registry)
+{
+    enum meed_status st = MEED_OK;
+    char path[MEED_PATH_BYTES];
+    const char **ids = NULL;
+    struct meed_buf text;
+    meed_buf_init(&text, MEED_TERMS_TEXT_MAX_BYTES);
+    MEED_TRY_OUT(list_ids(registry, &ids));
+    MEED_TRY_OUT(meed_terms_text_write(terms, ids, meed_registry_count(registry), &text));
+    MEED_TRY_OUT(meed_file_join(meed_store_folder(store), MEED_TERMS_TEXT_FILE, path, sizeof path));
+    MEED_TRY_OUT(meed_file_write_atomic(path, text.data, text.size));
+    MEED_TRY_OUT(keep_path(store, MEED_STORE_MODEL, terms->base_model));
+    MEED_TRY_OUT(keep_path(store, MEED_STORE_BENCHMARK, terms->benchmark_path));
+    MEED_TRY_OUT(keep_path(store, MEED_STORE_DATA, terms->data_path));
+    MEED_TRY_OUT(meed_store_set(store, MEED_STORE_MACHINE, terms->machine, strlen(terms->machine)));
+out:
+    meed_heap_free(ids);
+    meed_buf_clear(&text);
+    return st;
+}
+
 static enum meed_status write_genesis(const struct meed_terms *terms, struct meed_ledger *ledger,
                                       const struct meed_registry *registry,
                                       const uint8_t start_hash[MEED_SHA256_BYTES])
 {
-    int32_t count = meed_registry_count(registry);
-    const char **ids = meed_heap_alloc((size_t)count, sizeof *ids);
-    if (!ids) {
-        return MEED_NOMEM;
-    }
-    for (int32_t i = 0; i < count; i++) {
-        ids[i] = meed_registry_id(registry, i);
-    }
+    const char **ids = NULL;
+    MEED_TRY(list_ids(registry, &ids));
     struct meed_ledger_genesis entry = {.run_id = terms->run_id,
                                         .clients = ids,
-                                        .client_count = count,
+                                        .client_count = meed_registry_count(registry),
                                         .rounds = terms->rounds,
                                         .budget = terms->budget,
                                         .aggregation = meed_aggregate_name(terms->aggregation),
@@ -67,6 +108,7 @@ enum meed_status meed_settle_prepare(const struct meed_terms *terms, struct meed
     struct meed_store_progress progress = {.round = 1};
     meed_buf_init(&packed, MEED_ADAPTER_MAX_FILE_BYTES);
     MEED_TRY_OUT(check_terms(terms, store));
+    MEED_TRY_OUT(keep_terms(terms, store, registry));
     st = meed_store_load_progress(store, &progress);
     if (st != MEED_NOT_FOUND) {
         goto out;

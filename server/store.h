@@ -47,6 +47,13 @@ const char *meed_store_folder(const struct meed_store *store);
 
 /* ---- meta and progress ----------------------------------------------------------------------- */
 
+/* Keys: where the run's inputs were, and on what kind of machine it is valued. Hints to who
+ * verifies, checked by hash. */
+#define MEED_STORE_MODEL "model"
+#define MEED_STORE_BENCHMARK "benchmark"
+#define MEED_STORE_DATA "operator data"
+#define MEED_STORE_MACHINE "machine"
+
 /* Appends the value; NOT_FOUND if there is none. */
 MEED_MUST_CHECK enum meed_status meed_store_get(struct meed_store *store, const char *key,
                                                 struct meed_buf *value);

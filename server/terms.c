@@ -9,87 +9,7 @@
 #include "proto/codec.h"
 #include "server/aggregate.h"
 #include "server/server_optimiser.h"
-
-static const char *estimator_name(enum meed_value_method method)
-{
-    return method == MEED_VALUE_LEAVE_ONE_OUT ? "leave-one-out" : meed_estimator_name(method);
-}
-
-/* One line a fact, doubles in hexadecimal: the same terms are the same text everywhere. */
-static enum meed_status write_plan(const struct meed_msg_plan *plan, struct meed_buf *text)
-{
-    MEED_TRY(meed_buf_printf(
-        text, "method %d prox %a steps %d batch %d accumulation %d length %d\n", (int)plan->method,
-        plan->prox_mu, plan->steps, plan->batch_tokens, plan->accumulation, plan->sequence_tokens));
-    MEED_TRY(meed_buf_printf(text, "lr %a %a warmup %d decay %a betas %a %a eps %a clip %a\n",
-                             plan->lr, plan->lr_min, plan->warmup_steps, plan->weight_decay,
-                             plan->beta1, plan->beta2, plan->epsilon, plan->clip_norm));
-    MEED_TRY(meed_buf_printf(text, "lora %d %a %d %a %u %u\n", plan->rank, plan->alpha,
-                             plan->rslora, plan->dropout, plan->target_modules,
-                             plan->trained_factors));
-    MEED_TRY(meed_buf_printf(text, "codec %d %a %a %d %d\n", (int)plan->codec.values,
-                             plan->codec.density_a, plan->codec.density_b, plan->codec.group_size,
-                             plan->codec.zstd_level));
-    return meed_buf_printf(text, "share %d %a %d\n", (int)plan->share, plan->share_mix,
-                           plan->synthetic_count);
-}
-
-static enum meed_status write_merge(const struct meed_terms *terms, struct meed_buf *text)
-{
-    const struct meed_robust_options *robust = &terms->robust;
-    const struct meed_server_options *server = &terms->server;
-    MEED_TRY(meed_buf_printf(text, "robust %d %d %a %a frozen %d weights %d %a\n",
-                             robust->attackers, robust->selected, robust->trim,
-                             robust->norm_multiple, terms->frozen_rank, (int)terms->weighting,
-                             terms->sample_cap));
-    char align[MEED_SHA256_HEX_BYTES];
-    meed_sha256_hex(terms->align_hash, align);
-    MEED_TRY(
-        meed_buf_printf(text, "repair %d %a %s\n", terms->repair_steps, terms->repair_lr, align));
-    return meed_buf_printf(text, "server %d %a %a %a %a\n", (int)server->rule, server->lr,
-                           server->beta1, server->beta2, server->tau);
-}
-
-static enum meed_status write_defence(const struct meed_terms *terms, struct meed_buf *text)
-{
-    for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
-        MEED_TRY(meed_buf_printf(text, "defence %s %s\n", meed_detector_name((enum meed_detector)d),
-                                 meed_defence_action_name(terms->defence.actions[d])));
-    }
-    return meed_buf_printf(text, "quarantine %d %d %d\n", terms->quarantine.strikes,
-                           terms->quarantine.rounds, terms->quarantine.probation);
-}
-
-static enum meed_status hash_terms(const struct meed_aggregator_config *config,
-                                   const struct meed_terms_source *source, struct meed_terms *terms)
-{
-    enum meed_status st = MEED_OK;
-    struct meed_buf text;
-    meed_buf_init(&text, 4u << 20);
-    char model[MEED_SHA256_HEX_BYTES], benchmark[MEED_SHA256_HEX_BYTES];
-    meed_sha256_hex(source->model_hash, model);
-    meed_sha256_hex(source->benchmark_hash, benchmark);
-    MEED_TRY_OUT(meed_buf_printf(&text, "meed terms 1\nrun %s\nmodel %s\nbenchmark %s\n",
-                                 config->run_id ? config->run_id : "", model, benchmark));
-    MEED_TRY_OUT(meed_buf_printf(&text, "rounds %d budget %lld seed %llu\n", terms->rounds,
-                                 (long long)terms->budget, (unsigned long long)terms->seed));
-    MEED_TRY_OUT(write_plan(&terms->plan, &text));
-    MEED_TRY_OUT(meed_buf_printf(&text, "aggregation %s clip %a\n",
-                                 meed_aggregate_name(terms->aggregation),
-                                 terms->defence.clip_multiple));
-    MEED_TRY_OUT(write_merge(terms, &text));
-    MEED_TRY_OUT(write_defence(terms, &text));
-    MEED_TRY_OUT(meed_buf_printf(&text, "value %s %s path %d bootstrap %d guard %a\n",
-                                 terms->estimator, terms->payment, (int)config->path,
-                                 config->bootstrap, config->guard_z));
-    for (int32_t i = 0; i < source->client_count; i++) {
-        MEED_TRY_OUT(meed_buf_printf(&text, "client %s\n", source->clients[i]));
-    }
-    meed_sha256(text.data, text.size, terms->hash);
-out:
-    meed_buf_clear(&text);
-    return st;
-}
+#include "server/terms_text.h"
 
 static enum meed_status check_config(const struct meed_aggregator_config *config)
 {
@@ -165,7 +85,6 @@ static void set_plan(const struct meed_aggregator_config *config, struct meed_te
     if (config->plan.method == MEED_METHOD_FEDIT) {
         terms->plan.method = traits->method;
     }
-    terms->plan.keeps_gauge = traits->keeps_gauge;
     terms->aggregation = config->aggregation;
     terms->robust = config->robust;
     terms->frozen_rank = config->frozen_rank;
@@ -179,6 +98,43 @@ static void set_plan(const struct meed_aggregator_config *config, struct meed_te
     }
 }
 
+static const char *estimator_name(enum meed_value_method method)
+{
+    return method == MEED_VALUE_LEAVE_ONE_OUT ? "leave-one-out" : meed_estimator_name(method);
+}
+
+void meed_terms_complete(struct meed_terms *terms)
+{
+    const struct meed_msg_plan *plan = &terms->plan;
+    terms->plan.keeps_gauge = meed_aggregate_traits(terms->aggregation)->keeps_gauge;
+    terms->lora = (struct meed_lora_config){.rank = plan->rank,
+                                            .alpha = (float)plan->alpha,
+                                            .rslora = plan->rslora,
+                                            .dropout = (float)plan->dropout,
+                                            .targets = plan->target_modules};
+    snprintf(terms->estimator, sizeof terms->estimator, "%s", estimator_name(terms->value.method));
+    snprintf(terms->payment, sizeof terms->payment, "%s",
+             meed_payment_rule_name(terms->value.rule));
+    if (!terms->named) {
+        char hex[MEED_SHA256_HEX_BYTES];
+        meed_sha256_hex(terms->hash, hex);
+        snprintf(terms->run_id, sizeof terms->run_id, "run-%.12s", hex);
+    }
+}
+
+static enum meed_status hash_terms(const struct meed_terms_source *source, struct meed_terms *terms)
+{
+    struct meed_buf text;
+    meed_buf_init(&text, MEED_TERMS_TEXT_MAX_BYTES);
+    enum meed_status st =
+        meed_terms_text_write(terms, source->clients, source->client_count, &text);
+    if (st == MEED_OK) {
+        meed_sha256(text.data, text.size, terms->hash);
+    }
+    meed_buf_clear(&text);
+    return st;
+}
+
 enum meed_status meed_terms_init(const struct meed_aggregator_config *config,
                                  const struct meed_terms_source *source, struct meed_terms *terms)
 {
@@ -189,36 +145,35 @@ enum meed_status meed_terms_init(const struct meed_aggregator_config *config,
     memcpy(terms->model_hash, source->model_hash, MEED_SHA256_BYTES);
     memcpy(terms->benchmark_hash, source->benchmark_hash, MEED_SHA256_BYTES);
     snprintf(terms->base_model, sizeof terms->base_model, "%s", config->model);
+    snprintf(terms->benchmark_path, sizeof terms->benchmark_path, "%s",
+             config->benchmark ? config->benchmark : "");
+    snprintf(terms->data_path, sizeof terms->data_path, "%s",
+             config->align.data_path ? config->align.data_path : "");
+    snprintf(terms->machine, sizeof terms->machine, "%s", source->machine ? source->machine : "");
     terms->rounds = config->rounds;
     terms->quorum = config->quorum > 0 ? config->quorum : source->client_count;
     terms->deadline_ms = config->deadline_ms;
     terms->budget = config->budget;
     terms->seed = config->seed;
     set_plan(config, terms);
-    terms->lora = (struct meed_lora_config){.rank = config->plan.rank,
-                                            .alpha = (float)config->plan.alpha,
-                                            .rslora = config->plan.rslora,
-                                            .dropout = (float)config->plan.dropout,
-                                            .targets = config->plan.target_modules};
+    terms->value = (struct meed_terms_value){.method = config->method,
+                                             .rule = config->rule,
+                                             .path = config->path,
+                                             .bootstrap = config->bootstrap,
+                                             .guard_z = config->guard_z};
     terms->quarantine = config->quarantine;
     terms->defence.clip_multiple = config->clip_multiple;
     memcpy(terms->defence.actions, config->defence, sizeof terms->defence.actions);
     MEED_TRY(meed_quarantine_check(&terms->quarantine));
     MEED_TRY(meed_defence_check(&terms->defence));
-    snprintf(terms->estimator, sizeof terms->estimator, "%s", estimator_name(config->method));
-    snprintf(terms->payment, sizeof terms->payment, "%s", meed_payment_rule_name(config->rule));
     terms->axis_count = MEED_MIN(source->axis_count, MEED_BENCHMARK_MAX_AXES);
     for (int32_t i = 0; i < terms->axis_count; i++) {
         terms->axes[i] = source->axes[i];
     }
-    MEED_TRY(hash_terms(config, source, terms));
-    if (config->run_id) {
-        snprintf(terms->run_id, sizeof terms->run_id, "%s", config->run_id);
-    } else {
-        char hex[MEED_SHA256_HEX_BYTES];
-        meed_sha256_hex(terms->hash, hex);
-        snprintf(terms->run_id, sizeof terms->run_id, "run-%.12s", hex);
-    }
+    terms->named = config->run_id != NULL;
+    snprintf(terms->run_id, sizeof terms->run_id, "%s", terms->named ? config->run_id : "");
+    MEED_TRY(hash_terms(source, terms));
+    meed_terms_complete(terms);
     return MEED_OK;
 }
 

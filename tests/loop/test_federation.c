@@ -272,7 +272,7 @@ static void federation_refuses_another_runs_folder(void **state)
     static const uint8_t hash[MEED_SHA256_BYTES] = {1, 2, 3};
     const char *ids[] = {fed.ids[0], fed.ids[1]};
     struct meed_axis axis = {.name = "dialogue", .weight = 1.0};
-    struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 2};
+    struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 2, NULL};
     assert_int_equal(meed_terms_init(&fed.config, &source, &fed.terms), MEED_OK);
     assert_int_equal(meed_registry_create(ids, 2, true, &fed.registry), MEED_OK);
     struct meed_runner_config config = {

@@ -131,7 +131,7 @@ static void strategies_take_server_optimisers_where_coordinates_stay(void **stat
             const char *ids[] = {"a", "b", "c", "d", "e"};
             uint8_t hash[MEED_SHA256_BYTES] = {1};
             struct meed_axis axis = {.name = "dialogue", .weight = 1.0};
-            struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 5};
+            struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 5, NULL};
             init(&fed, aggregation, (enum meed_server_rule)rule, MEED_WEIGHTING_UNIFORM);
             assert_int_equal(meed_terms_init(&fed.config, &source, &terms), MEED_CONFIG);
             fed_remove(fed.folder);
@@ -180,7 +180,7 @@ static void strategies_are_repaired(void **state)
     const char *ids[] = {"a"};
     uint8_t hash[MEED_SHA256_BYTES] = {1};
     struct meed_axis axis = {.name = "dialogue", .weight = 1.0};
-    struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 1};
+    struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 1, NULL};
     init(&fed, MEED_AGGREGATION_SVD, MEED_SERVER_NONE, MEED_WEIGHTING_UNIFORM);
     fed.config.align.repair_steps = 3; /* on what? */
     assert_int_equal(meed_terms_init(&fed.config, &source, &terms), MEED_CONFIG);
@@ -261,7 +261,7 @@ static void strategies_refuse_variates_without_coordinates(void **state)
     const char *ids[] = {"a", "b", "c", "d", "e"};
     uint8_t hash[MEED_SHA256_BYTES] = {1};
     struct meed_axis axis = {.name = "dialogue", .weight = 1.0};
-    struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 5};
+    struct meed_terms_source source = {&fed_model, hash, hash, &axis, 1, ids, 5, NULL};
     for (int i = 0; i < MEED_AGGREGATION_COUNT; i++) {
         enum meed_aggregation aggregation = (enum meed_aggregation)i;
         init(&fed, aggregation, MEED_SERVER_NONE, MEED_WEIGHTING_UNIFORM);

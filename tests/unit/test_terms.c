@@ -1,8 +1,9 @@
 /* The terms: budgets that add up, hashes that see every change, plans that say what was agreed.
  *
  * Goal: the rounds' budgets differ by at most one and sum to the run's, also near the largest
- * budget; whatever decides about money or model changes the hash and what does not, does not.
- * Method: one config, changed member by member.
+ * budget; whatever decides about money or model changes the hash and what does not, does not; the
+ * text that is hashed is read back to the same terms. Method: one config, changed member by member;
+ * its text, changed byte by byte.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +12,7 @@
 #include <cmocka.h>
 
 #include <string.h>
-#include "server/terms.h"
+#include "server/terms_text.h"
 
 static const char *const ids[] = {"anna", "ben"};
 static const struct meed_axis axis = {.name = "dialogue", .weight = 1.0};
@@ -28,7 +29,7 @@ static struct meed_aggregator_config base(void)
 static struct meed_terms terms_of(const struct meed_aggregator_config *config)
 {
     struct meed_terms terms;
-    struct meed_terms_source source = {&model, hash, hash, &axis, 1, ids, 2};
+    struct meed_terms_source source = {&model, hash, hash, &axis, 1, ids, 2, NULL};
     assert_int_equal(meed_terms_init(config, &source, &terms), MEED_OK);
     return terms;
 }
@@ -107,7 +108,7 @@ static void terms_refuse_what_cannot_be(void **state)
 {
     (void)state;
     struct meed_terms terms;
-    struct meed_terms_source source = {&model, hash, hash, &axis, 1, ids, 2};
+    struct meed_terms_source source = {&model, hash, hash, &axis, 1, ids, 2, NULL};
     struct meed_aggregator_config config = base();
     config.budget = -1;
     assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
@@ -154,6 +155,99 @@ static void terms_make_plans_and_headers(void **state)
     assert_memory_equal(header.base_adapter_hash, hash, sizeof hash);
 }
 
+/* ---- the text -------------------------------------------------------------------------------- */
+
+static struct meed_terms unusual(void)
+{
+    struct meed_aggregator_config config = base();
+    config.seed = UINT64_MAX;
+    config.plan.lr = 0.1;
+    config.plan.rslora = true;
+    config.plan.codec.density_b = 1.0 / 3.0;
+    config.aggregation = MEED_AGGREGATION_FEDAVG;
+    config.server.rule = MEED_SERVER_ADAM;
+    config.server.lr = 0.01;
+    config.server.beta1 = 0.9;
+    config.server.beta2 = 0.99;
+    config.server.tau = 1e-3;
+    config.weighting = MEED_WEIGHTING_CONTRIBUTION;
+    config.defence[MEED_DETECTOR_GAP] = MEED_DEFENCE_REFUSE;
+    config.quarantine = (struct meed_quarantine_options){2, 3, 4};
+    config.method = MEED_VALUE_GRADIENT;
+    config.rule = MEED_PAY_EQUAL;
+    config.path = MEED_PATH_MERGE;
+    return terms_of(&config);
+}
+
+static void write_terms(const struct meed_terms *terms, struct meed_buf *text)
+{
+    meed_buf_init(text, MEED_TERMS_TEXT_MAX_BYTES);
+    assert_int_equal(meed_terms_text_write(terms, ids, 2, text), MEED_OK);
+}
+
+/* Read back: every fact as it was, doubles to the bit, run id and LoRA shape as init makes them. */
+static void terms_come_back_from_their_text(void **state)
+{
+    (void)state;
+    struct meed_terms terms = unusual(), back;
+    struct meed_arena arena;
+    struct meed_buf text, again;
+    const char *const *clients = NULL;
+    int32_t count = 0;
+    meed_arena_init_growing(&arena, "message", 1 << 20);
+    write_terms(&terms, &text);
+    assert_int_equal(meed_terms_text_read(text.data, text.size, &arena, &back, &clients, &count),
+                     MEED_OK);
+    assert_int_equal(count, 2);
+    assert_string_equal(clients[1], "ben");
+    write_terms(&back, &again);
+    assert_string_equal(text.data, again.data);
+    assert_memory_equal(terms.hash, back.hash, sizeof terms.hash);
+    assert_string_equal(terms.run_id, back.run_id);
+    assert_string_equal(terms.payment, back.payment);
+    assert_memory_equal(&terms.plan, &back.plan, sizeof terms.plan);
+    assert_memory_equal(&terms.value, &back.value, sizeof terms.value);
+    assert_memory_equal(&terms.server, &back.server, sizeof terms.server);
+    assert_true(terms.seed == back.seed && terms.lora.rank == back.lora.rank);
+    meed_buf_clear(&text);
+    meed_buf_clear(&again);
+    meed_arena_clear(&arena);
+}
+
+/* Cut anywhere or with any byte changed: refused with a line, or other terms under another hash. */
+static void terms_text_bends_to_nobody(void **state)
+{
+    (void)state;
+    struct meed_terms terms = unusual(), back;
+    struct meed_arena arena;
+    struct meed_buf text;
+    const char *const *clients = NULL;
+    int32_t count = 0, refused = 0;
+    meed_arena_init_growing(&arena, "message", 1 << 24);
+    write_terms(&terms, &text);
+    for (size_t size = 0; size < text.size - strlen("client ben\n"); size++) {
+        meed_arena_reset(&arena);
+        assert_int_equal(meed_terms_text_read(text.data, size, &arena, &back, &clients, &count),
+                         strcmp(text.data + size, "client ben\n") == 0 ? MEED_OK : MEED_FORMAT);
+    }
+    for (size_t at = 0; at < text.size; at++) {
+        for (int bit = 0; bit < 8; bit++) {
+            meed_arena_reset(&arena);
+            text.data[at] = (char)(text.data[at] ^ (1 << bit));
+            if (meed_terms_text_read(text.data, text.size, &arena, &back, &clients, &count) ==
+                MEED_OK) {
+                assert_memory_not_equal(terms.hash, back.hash, sizeof terms.hash);
+            } else {
+                refused++;
+            }
+            text.data[at] = (char)(text.data[at] ^ (1 << bit));
+        }
+    }
+    assert_true(refused > (int32_t)text.size * 4);
+    meed_buf_clear(&text);
+    meed_arena_clear(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +255,8 @@ int main(void)
         cmocka_unit_test(terms_hash_what_matters),
         cmocka_unit_test(terms_refuse_what_cannot_be),
         cmocka_unit_test(terms_make_plans_and_headers),
+        cmocka_unit_test(terms_come_back_from_their_text),
+        cmocka_unit_test(terms_text_bends_to_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
