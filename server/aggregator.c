@@ -12,6 +12,7 @@
 #include "evaluation/shapley.h"
 #include "engine/trainer.h"
 #include "server/aggregate.h"
+#include "server/appraisal.h"
 #include "server/exposition.h"
 
 enum { PEM_MAX_BYTES = 1 << 20, PROGRESS_MS = 100, LOOP_WORKERS = 2 };
@@ -25,7 +26,7 @@ struct meed_aggregator {
     struct meed_benchmark *benchmark;
     struct meed_pool *pool;
     struct meed_backend *be;
-    struct meed_valuation_options valuation;
+    int32_t batch_tokens;
     struct meed_align_options align;
     char cache_path[MEED_PATH_BYTES];
     int64_t progress_ns;
@@ -108,33 +109,18 @@ static enum meed_status value_cohort(void *user, const struct meed_settle_cohort
                                      struct meed_value_client *clients)
 {
     struct meed_aggregator *aggregator = user;
-    struct meed_valuation *found = NULL;
-    struct meed_valuation_options options = aggregator->valuation;
-    options.budget = cohort->budget;
-    options.seed = cohort->seed;
-    options.cache_path = aggregator->cache_path;
-    options.progress = on_progress;
-    options.progress_user = aggregator;
+    struct meed_appraisal appraisal = {
+        .be = aggregator->be,
+        .checkpoint = aggregator->checkpoint,
+        .benchmark = aggregator->benchmark,
+        .value = &meed_runner_terms(aggregator->runner)->value,
+        .batch_tokens = aggregator->batch_tokens,
+        .cache_path = aggregator->cache_path,
+        .progress = on_progress,
+        .progress_user = aggregator,
+    };
     aggregator->valued_round = cohort->round;
-    MEED_TRY(meed_valuation_run(aggregator->be, aggregator->checkpoint, aggregator->benchmark,
-                                cohort->global, cohort->clients, cohort->players, cohort->p,
-                                &options, &found));
-    MEED_LOG_INFO("server",
-                  "round %d valued by %s (coalitions=%lld tokens=%lld seconds=%.2f path=%s "
-                  "residual=%.2e)%s%s",
-                  cohort->round, meed_estimator_name(found->method), (long long)found->evaluations,
-                  (long long)found->tokens, found->seconds,
-                  found->path == MEED_PATH_MERGE ? "merge" : "stack", found->residual,
-                  found->note[0] ? ": " : "", found->note);
-    value->value_empty = found->value_empty;
-    value->value_full = found->value_full;
-    value->value_kept = found->value_kept;
-    value->coalitions = found->evaluations;
-    value->tokens = found->tokens;
-    memcpy(value->utilities_hash, found->utilities_hash, MEED_SHA256_BYTES);
-    memcpy(clients, found->clients, (size_t)cohort->players * sizeof *clients);
-    meed_valuation_destroy(found);
-    return MEED_OK;
+    return meed_appraisal_run(&appraisal, cohort, value, clients);
 }
 
 /* The front end's training, on the device and the base model that are open here. */
@@ -177,13 +163,7 @@ static enum meed_status open_model(struct meed_aggregator *aggregator,
 {
     MEED_TRY(open_files(aggregator, config));
     aggregator->align = config->align;
-    aggregator->valuation = meed_valuation_defaults();
-    aggregator->valuation.method = config->method;
-    aggregator->valuation.rule = config->rule;
-    aggregator->valuation.path = config->path;
-    aggregator->valuation.bootstrap = config->bootstrap;
-    aggregator->valuation.guard_z = config->guard_z;
-    aggregator->valuation.batch_tokens = config->eval_batch_tokens;
+    aggregator->batch_tokens = config->eval_batch_tokens;
     return MEED_OK;
 }
 

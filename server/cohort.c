@@ -1,6 +1,7 @@
 /* See cohort.h. */
 #include "server/cohort.h"
 
+#include <stdio.h>
 #include <string.h>
 #include "server/control.h"
 #include "server/incoming.h"
@@ -41,7 +42,11 @@ static enum meed_status load_client(const struct meed_terms *terms, struct meed_
     enum meed_status st = meed_incoming_decode(incoming, terms, update->client, cohort->round,
                                                cohort->base_hash, map.bytes, map.size);
     meed_file_map_close(&map);
-    MEED_TRY(st);
+    if (st != MEED_OK) {
+        char why[512];
+        snprintf(why, sizeof why, "%.511s", meed_last_error());
+        return MEED_FAIL(st, "the stored update of %s: %s", update->client, why);
+    }
     MEED_TRY(meed_incoming_apply(incoming, cohort->global, &cohort->adapters[at]));
     return cohort->control_count > 0 ? keep_control(incoming, cohort, at) : MEED_OK;
 }

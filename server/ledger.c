@@ -28,7 +28,7 @@ struct slot {
 struct meed_ledger {
     pthread_mutex_t lock;
     int fd;
-    const struct meed_signature_key *key; /* borrowed */
+    const struct meed_signature_key *key; /* borrowed; NULL: only read */
     char path[MEED_PATH_BYTES];
     int64_t end;           /* of the last whole line */
     struct meed_buf slots; /* of struct slot */
@@ -168,41 +168,80 @@ static enum meed_status remember(void *user, const struct meed_ledger_place *pla
     return meed_buf_append(&ledger->slots, &slot, sizeof slot);
 }
 
-static enum meed_status load_file(struct meed_ledger *ledger)
+/* *torn: bytes behind the last whole line. */
+static enum meed_status load_file(struct meed_ledger *ledger, const uint8_t *public_key,
+                                  int64_t *torn)
 {
-    uint8_t public_key[MEED_SIGNATURE_KEY_BYTES];
-    meed_signature_key_public(ledger->key, public_key);
     struct meed_file_map map = {NULL, 0};
     MEED_TRY(meed_file_map_open(ledger->path, &map));
     enum meed_status st = walk(&map, public_key, remember, ledger, &ledger->end);
+    *torn = (int64_t)map.size - ledger->end;
     meed_file_map_close(&map);
-    if (st == MEED_OK && (int64_t)map.size > ledger->end &&
-        (ftruncate(ledger->fd, ledger->end) != 0 || fsync(ledger->fd) != 0)) {
-        st = MEED_FAIL(MEED_IO, "cannot cut the torn last line of %s: %s", ledger->path,
-                       strerror(errno));
-    }
     return st;
 }
 
-enum meed_status meed_ledger_open(const char *path, const struct meed_signature_key *key,
-                                  struct meed_ledger **ledger)
+static enum meed_status torn_failed(const char *path, int64_t end)
+{
+    return MEED_FAIL(MEED_INTEGRITY, "%s ends in the middle of an entry, after byte %lld", path,
+                     (long long)end);
+}
+
+/* The file opened with `flags`, before any of it is read. */
+static enum meed_status open_file(const char *path, int flags, struct meed_ledger **ledger)
 {
     struct meed_ledger *opened = meed_heap_alloc(1, sizeof *opened);
     if (!opened) {
         return MEED_NOMEM;
     }
-    enum meed_status st = MEED_OK;
     pthread_mutex_init(&opened->lock, NULL);
     meed_buf_init(&opened->slots, INDEX_MAX_BYTES);
-    opened->key = key;
-    opened->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    opened->fd = open(path, flags | O_CLOEXEC, 0644);
     if (opened->fd < 0 ||
         snprintf(opened->path, sizeof opened->path, "%s", path) >= (int)sizeof opened->path) {
-        st = MEED_FAIL(MEED_IO, "cannot open the ledger %s: %s", path, strerror(errno));
+        enum meed_status st =
+            MEED_FAIL(MEED_IO, "cannot open the ledger %s: %s", path, strerror(errno));
+        meed_ledger_close(opened);
+        return st;
+    }
+    *ledger = opened;
+    return MEED_OK;
+}
+
+enum meed_status meed_ledger_open_read(const char *path,
+                                       const uint8_t public_key[MEED_SIGNATURE_KEY_BYTES],
+                                       struct meed_ledger **ledger)
+{
+    struct meed_ledger *opened = NULL;
+    int64_t torn = 0;
+    MEED_TRY(open_file(path, O_RDONLY, &opened));
+    enum meed_status st = load_file(opened, public_key, &torn);
+    if (st == MEED_OK && torn > 0) {
+        st = torn_failed(path, opened->end);
+    }
+    if (st != MEED_OK) {
+        meed_ledger_close(opened);
+        return st;
+    }
+    *ledger = opened;
+    return MEED_OK;
+}
+
+enum meed_status meed_ledger_open(const char *path, const struct meed_signature_key *key,
+                                  struct meed_ledger **ledger)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_ledger *opened = NULL;
+    uint8_t public_key[MEED_SIGNATURE_KEY_BYTES];
+    int64_t torn = 0;
+    MEED_TRY(open_file(path, O_RDWR | O_CREAT, &opened));
+    opened->key = key;
+    meed_signature_key_public(key, public_key);
+    MEED_TRY_OUT(meed_file_sync_folder_of(path));
+    MEED_TRY_OUT(load_file(opened, public_key, &torn));
+    if (torn > 0 && (ftruncate(opened->fd, opened->end) != 0 || fsync(opened->fd) != 0)) {
+        st = MEED_FAIL(MEED_IO, "cannot cut the torn last line of %s: %s", path, strerror(errno));
         goto out;
     }
-    MEED_TRY_OUT(meed_file_sync_folder_of(path));
-    MEED_TRY_OUT(load_file(opened));
     *ledger = opened;
     opened = NULL;
 out:
@@ -292,6 +331,7 @@ struct append {
 
 static void append_begin(struct append *append, struct meed_ledger *ledger)
 {
+    MEED_ASSERT(ledger->key);
     append->ledger = ledger;
     meed_buf_init(&append->body, MEED_LIMIT_LEDGER_BODY_BYTES);
     pthread_mutex_lock(&ledger->lock);
@@ -431,8 +471,7 @@ enum meed_status meed_ledger_verify(const char *path, const uint8_t *public_key,
     int64_t end = 0;
     enum meed_status st = walk(&map, public_key, show, &visitor, &end);
     if (st == MEED_OK && end < (int64_t)map.size) {
-        st = MEED_FAIL(MEED_INTEGRITY, "%s ends in the middle of an entry, after byte %lld", path,
-                       (long long)end);
+        st = torn_failed(path, end);
     }
     meed_file_map_close(&map);
     return st;

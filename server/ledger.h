@@ -99,6 +99,20 @@ struct meed_ledger_total {
     int64_t share;
 };
 
+struct meed_ledger_abandoned {
+    char run_id[MEED_LIMIT_ID_BYTES];
+    int32_t round;
+    uint8_t before_hash[MEED_SHA256_BYTES];
+    char reason[MEED_LIMIT_REASON_BYTES];
+};
+
+struct meed_ledger_final {
+    char run_id[MEED_LIMIT_ID_BYTES];
+    uint8_t adapter_hash[MEED_SHA256_BYTES];
+    int32_t total_count;
+    struct meed_ledger_total *totals;
+};
+
 /* Where an entry stands and what it hashes to. */
 struct meed_ledger_place {
     int64_t index;
@@ -113,6 +127,11 @@ struct meed_ledger_place {
 MEED_MUST_CHECK enum meed_status meed_ledger_open(const char *path,
                                                   const struct meed_signature_key *key,
                                                   struct meed_ledger **ledger);
+/* The same for who only reads: the file is not touched, a torn last line is INTEGRITY like any
+ * other damage, and appending is a bug. */
+MEED_MUST_CHECK enum meed_status
+meed_ledger_open_read(const char *path, const uint8_t public_key[MEED_SIGNATURE_KEY_BYTES],
+                      struct meed_ledger **ledger);
 void meed_ledger_close(struct meed_ledger *ledger); /* accepts NULL */
 
 /* Each returns after the entry is on disk. BUG if the amounts do not add up. */
@@ -145,6 +164,16 @@ MEED_MUST_CHECK enum meed_status meed_ledger_read(struct meed_ledger *ledger, in
 MEED_MUST_CHECK enum meed_status meed_ledger_parse_round(const char *body, size_t size,
                                                          struct meed_arena *arena,
                                                          struct meed_ledger_round *entry);
+
+/* The other kinds; texts and lists live in the arena. FORMAT if it is another kind. */
+MEED_MUST_CHECK enum meed_status meed_ledger_parse_genesis(const char *body, size_t size,
+                                                           struct meed_arena *arena,
+                                                           struct meed_ledger_genesis *entry);
+MEED_MUST_CHECK enum meed_status meed_ledger_parse_abandoned(const char *body, size_t size,
+                                                             struct meed_ledger_abandoned *entry);
+MEED_MUST_CHECK enum meed_status meed_ledger_parse_final(const char *body, size_t size,
+                                                         struct meed_arena *arena,
+                                                         struct meed_ledger_final *entry);
 
 /* For auditors: reads a ledger file and checks everything. public_key NULL: signatures are not
  * checked. visit (may be NULL) sees each good entry. INTEGRITY names the first broken entry. */

@@ -324,6 +324,143 @@ enum meed_status meed_ledger_parse_round(const char *body, size_t size, struct m
     return st;
 }
 
+/* ---- the other kinds ------------------------------------------------------------------------- */
+
+static enum meed_status check_kind(const json_t *object, enum meed_ledger_kind kind)
+{
+    const char *word = json_string_value(json_object_get(object, "kind"));
+    return word && strcmp(word, kind_names[kind]) == 0 ? MEED_OK : body_failed("kind");
+}
+
+static enum meed_status keep_text(const json_t *object, const char *key, size_t most,
+                                  struct meed_arena *arena, const char **text)
+{
+    void *block = NULL;
+    MEED_TRY(meed_arena_alloc(arena, most, &block));
+    MEED_TRY(get_text(object, key, block, most));
+    *text = block;
+    return MEED_OK;
+}
+
+static enum meed_status read_ids(const json_t *object, struct meed_arena *arena,
+                                 struct meed_ledger_genesis *entry)
+{
+    const json_t *clients = json_object_get(object, "clients");
+    void *list = NULL;
+    size_t count = json_array_size(clients);
+    if (!json_is_array(clients) || count > MEED_LIMIT_CLIENTS) {
+        return body_failed("clients");
+    }
+    MEED_TRY(meed_arena_alloc_array(arena, count + 1, sizeof(char *), &list));
+    for (size_t i = 0; i < count; i++) {
+        const json_t *id = json_array_get(clients, i);
+        void *text = NULL;
+        if (!json_is_string(id) || json_string_length(id) >= MEED_LIMIT_ID_BYTES) {
+            return body_failed("clients");
+        }
+        MEED_TRY(meed_arena_alloc(arena, MEED_LIMIT_ID_BYTES, &text));
+        memcpy(text, json_string_value(id), json_string_length(id) + 1);
+        ((const char **)list)[i] = text;
+    }
+    entry->clients = list;
+    entry->client_count = (int32_t)count;
+    return MEED_OK;
+}
+
+static enum meed_status read_genesis(const json_t *object, struct meed_arena *arena,
+                                     struct meed_ledger_genesis *entry)
+{
+    int64_t rounds = 0;
+    MEED_TRY(check_kind(object, MEED_LEDGER_GENESIS));
+    MEED_TRY(keep_text(object, "run", MEED_LIMIT_ID_BYTES, arena, &entry->run_id));
+    MEED_TRY(get_hash(object, "model", entry->model_hash));
+    MEED_TRY(get_hash(object, "benchmark", entry->benchmark_hash));
+    MEED_TRY(get_hash(object, "start", entry->start_hash));
+    MEED_TRY(get_hash(object, "config", entry->config_hash));
+    MEED_TRY(get_integer(object, "rounds", &rounds));
+    MEED_TRY(get_integer(object, "budget", &entry->budget));
+    MEED_TRY(keep_text(object, "aggregation", MEED_LIMIT_WORD_BYTES, arena, &entry->aggregation));
+    MEED_TRY(keep_text(object, "estimator", MEED_LIMIT_WORD_BYTES, arena, &entry->estimator));
+    MEED_TRY(keep_text(object, "payment", MEED_LIMIT_WORD_BYTES, arena, &entry->payment));
+    if (rounds < 1 || rounds > MEED_LIMIT_ROUNDS) {
+        return body_failed("rounds");
+    }
+    entry->rounds = (int32_t)rounds;
+    return read_ids(object, arena, entry);
+}
+
+enum meed_status meed_ledger_parse_genesis(const char *body, size_t size, struct meed_arena *arena,
+                                           struct meed_ledger_genesis *entry)
+{
+    json_t *object = NULL;
+    MEED_TRY(load(body, size, &object));
+    struct meed_ledger_genesis read = {.run_id = NULL};
+    enum meed_status st = read_genesis(object, arena, &read);
+    json_decref(object);
+    if (st == MEED_OK) {
+        *entry = read;
+    }
+    return st;
+}
+
+enum meed_status meed_ledger_parse_abandoned(const char *body, size_t size,
+                                             struct meed_ledger_abandoned *entry)
+{
+    enum meed_status st = MEED_OK;
+    json_t *object = NULL;
+    struct meed_ledger_abandoned read = {.round = 0};
+    MEED_TRY(load(body, size, &object));
+    MEED_TRY_OUT(check_kind(object, MEED_LEDGER_ABANDONED));
+    MEED_TRY_OUT(get_text(object, "run", read.run_id, sizeof read.run_id));
+    MEED_TRY_OUT(get_round_number(object, &read.round));
+    MEED_TRY_OUT(get_hash(object, "before", read.before_hash));
+    MEED_TRY_OUT(get_text(object, "reason", read.reason, sizeof read.reason));
+    *entry = read;
+out:
+    json_decref(object);
+    return st;
+}
+
+static enum meed_status read_final(const json_t *object, struct meed_arena *arena,
+                                   struct meed_ledger_final *entry)
+{
+    void *block = NULL;
+    const json_t *totals = json_object_get(object, "totals");
+    MEED_TRY(check_kind(object, MEED_LEDGER_FINAL));
+    MEED_TRY(get_text(object, "run", entry->run_id, sizeof entry->run_id));
+    MEED_TRY(get_hash(object, "adapter", entry->adapter_hash));
+    if (!json_is_array(totals) || json_array_size(totals) > MEED_LIMIT_CLIENTS) {
+        return body_failed("totals");
+    }
+    entry->total_count = (int32_t)json_array_size(totals);
+    MEED_TRY(meed_arena_alloc_array(arena, (size_t)entry->total_count + 1, sizeof *entry->totals,
+                                    &block));
+    entry->totals = block;
+    for (int32_t i = 0; i < entry->total_count; i++) {
+        const json_t *total = json_array_get(totals, (size_t)i);
+        struct meed_ledger_total *line = &entry->totals[i];
+        MEED_TRY(get_text(total, "id", line->id, sizeof line->id));
+        MEED_TRY(get_integer(total, "share", &line->share));
+    }
+    return MEED_OK;
+}
+
+enum meed_status meed_ledger_parse_final(const char *body, size_t size, struct meed_arena *arena,
+                                         struct meed_ledger_final *entry)
+{
+    json_t *object = NULL;
+    MEED_TRY(load(body, size, &object));
+    struct meed_ledger_final read = {.total_count = 0};
+    enum meed_status st = read_final(object, arena, &read);
+    json_decref(object);
+    if (st == MEED_OK) {
+        *entry = read;
+    }
+    return st;
+}
+
+/* ---- the head -------------------------------------------------------------------------------- */
+
 static enum meed_status read_head(const json_t *object, const char *body, size_t size,
                                   struct meed_ledger_head *head)
 {

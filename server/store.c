@@ -2,6 +2,7 @@
 #include "server/store_private.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sqlite3.h>
 
@@ -151,7 +152,8 @@ static enum meed_status check_version(struct meed_store *store)
 static enum meed_status open_database(struct meed_store *store)
 {
     char path[MEED_PATH_BYTES];
-    MEED_TRY(meed_file_join(store->folder, "state.db", path, sizeof path));
+    const char *home = store->copy[0] ? store->copy : store->folder;
+    MEED_TRY(meed_file_join(home, "state.db", path, sizeof path));
     if (sqlite3_open_v2(path, &store->db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
                         NULL) != SQLITE_OK) {
@@ -164,23 +166,70 @@ static enum meed_status open_database(struct meed_store *store)
     return run_script(store, schema);
 }
 
+static enum meed_status create(const char *folder, struct meed_store **store)
+{
+    struct meed_store *made = meed_heap_alloc(1, sizeof *made);
+    if (!made) {
+        return MEED_NOMEM;
+    }
+    pthread_mutex_init(&made->lock, NULL);
+    atomic_init(&made->writable, true);
+    if (snprintf(made->folder, sizeof made->folder, "%s", folder) >= (int)sizeof made->folder) {
+        meed_store_close(made);
+        return MEED_FAIL(MEED_LIMIT, "the state folder's path is too long: %.80s…", folder);
+    }
+    *store = made;
+    return MEED_OK;
+}
+
+/* One file of the database and its log, as it lies there. */
+static enum meed_status copy_one(const struct meed_store *store, const char *name, bool needed)
+{
+    char from[MEED_PATH_BYTES], to[MEED_PATH_BYTES];
+    struct meed_file_map map = {NULL, 0};
+    MEED_TRY(meed_file_join(store->folder, name, from, sizeof from));
+    MEED_TRY(meed_file_join(store->copy, name, to, sizeof to));
+    if (!meed_file_exists(from)) {
+        return needed ? MEED_FAIL(MEED_NOT_FOUND, "%s holds no run: there is no state.db",
+                                  store->folder)
+                      : MEED_OK;
+    }
+    MEED_TRY(meed_file_map_open(from, &map));
+    enum meed_status st = meed_file_write_atomic(to, map.bytes, map.size);
+    meed_file_map_close(&map);
+    return st;
+}
+
+enum meed_status meed_store_open_copy(const char *folder, struct meed_store **store)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_store *opened = NULL;
+    MEED_TRY(create(folder, &opened));
+    MEED_TRY_OUT(meed_store_check_free(opened));
+    snprintf(opened->copy, sizeof opened->copy, "/tmp/meed-store-XXXXXX");
+    if (!mkdtemp(opened->copy)) {
+        st = MEED_FAIL(MEED_IO, "cannot make a folder for a copy of the state in /tmp");
+        opened->copy[0] = '\0';
+        goto out;
+    }
+    MEED_TRY_OUT(copy_one(opened, "state.db", true));
+    MEED_TRY_OUT(copy_one(opened, "state.db-wal", false));
+    MEED_TRY_OUT(open_database(opened));
+    *store = opened;
+    opened = NULL;
+out:
+    meed_store_close(opened);
+    return st;
+}
+
 enum meed_status meed_store_open(const char *folder, meed_store_fault_fn fault,
                                  struct meed_store **store)
 {
     enum meed_status st = MEED_OK;
     char path[MEED_PATH_BYTES];
-    struct meed_store *opened = meed_heap_alloc(1, sizeof *opened);
-    if (!opened) {
-        return MEED_NOMEM;
-    }
-    pthread_mutex_init(&opened->lock, NULL);
-    atomic_init(&opened->writable, true);
+    struct meed_store *opened = NULL;
+    MEED_TRY(create(folder, &opened));
     opened->fault = fault;
-    if (snprintf(opened->folder, sizeof opened->folder, "%s", folder) >=
-        (int)sizeof opened->folder) {
-        st = MEED_FAIL(MEED_LIMIT, "the state folder's path is too long: %.80s…", folder);
-        goto out;
-    }
     MEED_TRY_OUT(meed_file_join(folder, "blobs", path, sizeof path));
     MEED_TRY_OUT(meed_file_make_folder(path));
     MEED_TRY_OUT(meed_file_join(folder, "partial", path, sizeof path));
@@ -198,6 +247,7 @@ void meed_store_close(struct meed_store *store)
 {
     if (store) {
         sqlite3_close(store->db);
+        meed_store_drop_copy(store);
         pthread_mutex_destroy(&store->lock);
         meed_heap_free(store);
     }

@@ -38,6 +38,11 @@ typedef void (*meed_store_fault_fn)(const char *point);
 /* Makes the folder if need be. STATE if another process holds it, VERSION for another schema. */
 MEED_MUST_CHECK enum meed_status meed_store_open(const char *folder, meed_store_fault_fn fault,
                                                  struct meed_store **store);
+/* For who only reads: a copy of the database in a temporary folder, the folder's own blobs; nothing
+ * in the folder is made or changed, and storing anything is a bug. STATE while a process holds it,
+ * NOT_FOUND where there is none. */
+MEED_MUST_CHECK enum meed_status meed_store_open_copy(const char *folder,
+                                                      struct meed_store **store);
 void meed_store_close(struct meed_store *store); /* accepts NULL */
 /* False from a failed write to the next good one. */
 bool meed_store_writable(const struct meed_store *store);

@@ -16,6 +16,42 @@ static enum meed_status file_failed(const char *verb, const char *path)
                      code == ENOSPC ? "; free some space, uploads resume where they stopped" : "");
 }
 
+/* ---- a copy for who only reads --------------------------------------------------------------- */
+
+/* SQLite's locks are locks of bytes from 1 GiB on, in a file that never has data there. */
+enum { LOCK_START = 0x40000000, LOCK_BYTES = 512 };
+
+enum meed_status meed_store_check_free(const struct meed_store *store)
+{
+    char path[MEED_PATH_BYTES];
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_START, .l_len = LOCK_BYTES};
+    snprintf(path, sizeof path, "%s/state.db", store->folder);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool held = fd >= 0 && fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return held ? MEED_FAIL(MEED_STATE,
+                            "an aggregator (process %d) is at work in %s; stop it first, the same "
+                            "command goes on with it afterwards",
+                            (int)lock.l_pid, store->folder)
+                : MEED_OK;
+}
+
+void meed_store_drop_copy(const struct meed_store *store)
+{
+    static const char *const names[] = {"state.db", "state.db-wal", "state.db-shm"};
+    char path[MEED_PATH_BYTES];
+    for (size_t i = 0; store->copy[0] && i < MEED_COUNT(names); i++) {
+        snprintf(path, sizeof path, "%s/%s", store->copy, names[i]);
+        unlink(path);
+    }
+    if (store->copy[0]) {
+        rmdir(store->copy);
+    }
+}
+
 /* ---- blobs ----------------------------------------------------------------------------------- */
 
 void meed_store_blob_path(const struct meed_store *store, const uint8_t sha256[MEED_SHA256_BYTES],
@@ -43,6 +79,7 @@ enum meed_status meed_store_put_blob(struct meed_store *store, const void *bytes
 {
     char path[MEED_PATH_BYTES];
     uint8_t digest[MEED_SHA256_BYTES];
+    MEED_ASSERT(!store->copy[0]);
     meed_sha256(bytes, size, digest);
     meed_store_blob_path(store, digest, path);
     if (!meed_file_exists(path)) {

@@ -17,7 +17,13 @@ struct meed_store {
     atomic_bool writable;
     meed_store_fault_fn fault;
     char folder[MEED_PATH_BYTES - 256]; /* room for the names below it */
+    char copy[64];                      /* where the database is, for who only reads; "": folder */
 };
+
+/* STATE if another process holds the database (store_blob.c, like all that looks at files). */
+MEED_MUST_CHECK enum meed_status meed_store_check_free(const struct meed_store *store);
+/* Removes the copy of who only reads. */
+void meed_store_drop_copy(const struct meed_store *store);
 
 static inline void meed_store_fault(const struct meed_store *store, const char *point)
 {
