@@ -100,7 +100,7 @@ enum meed_status meed_payment_split(int64_t budget, const double *weights, int32
     return MEED_OK;
 }
 
-static enum meed_status verdicts_give(double z, struct meed_payment_player *players, int32_t count)
+static enum meed_status sort_out(struct meed_payment_player *players, int32_t count)
 {
     for (int32_t k = 0; k < count; k++) {
         struct meed_payment_player *player = &players[k];
@@ -108,15 +108,13 @@ static enum meed_status verdicts_give(double z, struct meed_payment_player *play
             return MEED_FAIL(MEED_NUMERIC, "the value of client %d is %g ± %g, not a number", k,
                              player->phi, player->se);
         }
-        bool harmful = player->phi + z * player->se < 0;
         player->weight = 0;
         player->share = 0;
-        player->cause = player->null      ? MEED_PAYMENT_NULL
-                        : player->guarded ? MEED_PAYMENT_GUARD
-                        : harmful         ? MEED_PAYMENT_HARMFUL
-                                          : MEED_PAYMENT_EARNED;
-        bool out = player->cause == MEED_PAYMENT_GUARD || player->cause == MEED_PAYMENT_HARMFUL;
-        player->status = out ? MEED_PAY_EXCLUDED : MEED_PAY_UNPAID;
+        player->cause = player->null       ? MEED_PAYMENT_NULL
+                        : player->left_out ? MEED_PAYMENT_LEFT_OUT
+                                           : MEED_PAYMENT_EARNED;
+        player->status =
+            player->cause == MEED_PAYMENT_LEFT_OUT ? MEED_PAY_EXCLUDED : MEED_PAY_UNPAID;
     }
     return MEED_OK;
 }
@@ -183,7 +181,7 @@ enum meed_status meed_payment_settle(enum meed_pay_rule rule, double z, int64_t 
         st = MEED_NOMEM;
         goto out;
     }
-    MEED_TRY_OUT(verdicts_give(z, players, count));
+    MEED_TRY_OUT(sort_out(players, count));
     weights_give(rule, z, players, count);
     for (int32_t k = 0; k < count; k++) {
         weights[k] = players[k].weight;

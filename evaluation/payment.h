@@ -1,11 +1,10 @@
-/* From values and their errors to verdicts and credits.
+/* From values, their errors and verdicts to credits.
  *
- * Verdicts first. A player known to change nothing is UNPAID. A player that a guard excluded, or
- * whose upper bound φ + z·se is below 0, is EXCLUDED: paid 0 and left out of the aggregate. None of
- * these takes part in what follows, so neither a free-rider nor an attacker moves another's pay
- * through the cohort mean.
+ * A player known to change nothing is UNPAID, one that the verdict left out (verdict.h) EXCLUDED.
+ * Neither takes part in what follows, so no free-rider and no attacker moves another's pay through
+ * the cohort mean.
  *
- * Weights next. `proportional`: w = max(φ, 0). `shrunk` (default) first pulls every φ towards the
+ * Weights. `proportional`: w = max(φ, 0). `shrunk` (default) first pulls every φ towards the
  * cohort mean by its reliability (empirical Bayes: Efron and Morris 1973; the moment estimate of
  * the variance between clients is DerSimonian and Laird's 1986, with the plain mean, because a
  * precision weighted one would follow whoever reports the smallest error): τ² = max(0, s²(φ) −
@@ -37,8 +36,7 @@ enum { MEED_PAYMENT_MAX_PLAYERS = MEED_VALUE_MAX_PLAYERS };
 enum meed_payment_cause {
     MEED_PAYMENT_EARNED,
     MEED_PAYMENT_NULL,      /* changes nothing */
-    MEED_PAYMENT_GUARD,     /* excluded by the caller */
-    MEED_PAYMENT_HARMFUL,   /* φ + z·se < 0 */
+    MEED_PAYMENT_LEFT_OUT,  /* by the verdict */
     MEED_PAYMENT_WORTHLESS, /* weight 0 */
     MEED_PAYMENT_ROUNDED    /* positive weight, 0 credits */
 };
@@ -47,7 +45,7 @@ struct meed_payment_player {
     double phi;    /* in */
     double se;     /* in */
     bool null;     /* in */
-    bool guarded;  /* in: a guard axis excludes it */
+    bool left_out; /* in */
     double weight; /* out: ≥ 0 */
     int64_t share; /* out: credits */
     enum meed_pay_status status;

@@ -1,23 +1,24 @@
-/* See valuation.h: the one call. Utilities (cache or model) → item values → axis values, errors →
- * verdicts → credits. Each step is a file of its own; this one only connects them and finds words.
+/* See valuation.h: the one call. Utilities (cache or model) → item values → axis values and errors
+ * → verdicts and credits (valuation_pay.c). Each step is a file of its own; this one connects them.
  *
  * The paid value of a client is the benchmark's own linear function applied to the client's item
  * values, so it inherits every property of them: exact zeros, equal bits for twins, and
  * Σφ = v(N) − v(∅) up to the rounding that `residual` shows.
  *
- * A client is treated as null if the evaluator folded it away or if no item noticed it: an update
- * too small to change one log-likelihood is worth what no update is worth.
+ * Two passes at most. The first values everybody, and its verdicts are final. Whoever is left out
+ * leaves its weight to the others in proportion, since a federation's step must not shrink with the
+ * number of its attackers; the round is then valued once more without them, so that what is paid
+ * for is what is published, and no attacker's presence moves an honest client's value.
  */
 #include "evaluation/valuation.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 #include "base/buf.h"
 #include "evaluation/bootstrap.h"
-#include "evaluation/payment.h"
 #include "evaluation/shapley.h"
 #include "evaluation/utility.h"
+#include "evaluation/valuation_private.h"
 
 struct meed_valuation_options meed_valuation_defaults(void)
 {
@@ -102,18 +103,18 @@ void meed_valuation_destroy(struct meed_valuation *valuation)
     }
 }
 
-/* Coalition values where there is a table, and the hash of what all values came from. */
-static enum meed_status utilities_fill(const struct meed_benchmark *benchmark,
-                                       const struct meed_estimate *estimate,
-                                       struct meed_valuation *v)
+/* Coalition values where there is a table; *hash takes in what all values came from. */
+static void utilities_fill(const struct meed_benchmark *benchmark,
+                           const struct meed_estimate *estimate, struct meed_sha256 *hash,
+                           double *values)
 {
     const struct meed_shapley *table = estimate->table;
-    struct meed_sha256 *hash = NULL;
     size_t items = (size_t)estimate->items;
-    MEED_TRY(meed_sha256_create(&hash));
     for (int32_t row = 0; table && row < table->coalition_count; row++) {
         const double *utilities = table->utilities + (size_t)row * items;
-        v->coalition_values[row] = meed_benchmark_value(benchmark, utilities, NULL);
+        if (values) {
+            values[row] = meed_benchmark_value(benchmark, utilities, NULL);
+        }
         meed_sha256_update(hash, utilities, items * sizeof *utilities);
     }
     if (!table) {
@@ -121,35 +122,35 @@ static enum meed_status utilities_fill(const struct meed_benchmark *benchmark,
         meed_sha256_update(hash, estimate->full, items * sizeof(double));
         meed_sha256_update(hash, estimate->phi, (size_t)estimate->players * items * sizeof(double));
     }
-    meed_sha256_final(hash, v->utilities_hash);
-    return MEED_OK;
 }
 
 /* φ per client and axis, and the residual. */
-static void values_fill(const struct meed_benchmark *benchmark,
-                        const struct meed_estimate *estimate, struct meed_valuation *v)
+static void values_fill(const struct meed_benchmark *benchmark, const struct meed_pass *pass,
+                        struct meed_valuation *v)
 {
-    v->value_empty = meed_benchmark_value(benchmark, estimate->empty, NULL);
-    v->value_full = meed_benchmark_value(benchmark, estimate->full, NULL);
+    const struct meed_estimate *estimate = pass->estimate;
     double sum = 0;
     for (int32_t k = 0; k < estimate->players; k++) {
         const double *phi = estimate->phi + (int64_t)k * estimate->items;
-        v->clients[k].phi = meed_benchmark_value(benchmark, phi, NULL);
-        sum += v->clients[k].phi;
+        struct meed_value_client *client = &v->clients[pass->of[k]];
+        client->weight = pass->p[k];
+        client->phi = meed_benchmark_value(benchmark, phi, NULL);
+        sum += client->phi;
         for (int32_t a = 0; a < benchmark->axis_count; a++) {
-            v->clients[k].axis_phi[a] = meed_benchmark_axis_value(benchmark, a, phi, NULL);
+            client->axis_phi[a] = meed_benchmark_axis_value(benchmark, a, phi, NULL);
         }
     }
-    v->residual = sum - (v->value_full - v->value_empty);
+    v->residual = sum - (meed_benchmark_value(benchmark, estimate->full, NULL) - v->value_empty);
 }
 
 /* Errors of dialogues by the bootstrap and of sampled coalitions add as variances. */
 static enum meed_status errors_fill(const struct meed_benchmark *benchmark,
-                                    const struct meed_estimate *estimate,
+                                    const struct meed_pass *pass,
                                     const struct meed_valuation_options *options,
                                     struct meed_valuation *v)
 {
     enum meed_status st = MEED_OK;
+    const struct meed_estimate *estimate = pass->estimate;
     int32_t axes = benchmark->axis_count;
     size_t players = (size_t)estimate->players;
     double *axis_se = meed_heap_alloc(players * (size_t)axes + 1, sizeof *axis_se);
@@ -161,7 +162,7 @@ static enum meed_status errors_fill(const struct meed_benchmark *benchmark,
     MEED_TRY_OUT(meed_bootstrap_errors(benchmark, estimate->phi, estimate->players,
                                        options->bootstrap, options->seed, axis_se, paid_se));
     for (int32_t k = 0; k < estimate->players; k++) {
-        struct meed_value_client *client = &v->clients[k];
+        struct meed_value_client *client = &v->clients[pass->of[k]];
         client->sampling_se = estimate->se[k];
         client->se = hypot(paid_se[k], client->sampling_se);
         for (int32_t a = 0; a < axes; a++) {
@@ -172,156 +173,6 @@ static enum meed_status errors_fill(const struct meed_benchmark *benchmark,
 out:
     meed_heap_free(axis_se);
     meed_heap_free(paid_se);
-    return st;
-}
-
-/* --- verdicts in words ---------------------------------------------------------------------- */
-
-/* Guard axis that excludes the client: the one furthest below zero in standard errors, or -1. */
-static int32_t guard_of(const struct meed_benchmark *benchmark,
-                        const struct meed_value_client *client, double z)
-{
-    int32_t worst = -1;
-    double worst_depth = 0;
-    for (int32_t a = 0; a < benchmark->axis_count; a++) {
-        double upper = client->axis_phi[a] + z * client->axis_se[a];
-        double depth = client->axis_phi[a] / fmax(client->axis_se[a], 1e-300);
-        if (benchmark->axes[a].guard && upper < 0 && (worst < 0 || depth < worst_depth)) {
-            worst = a;
-            worst_depth = depth;
-        }
-    }
-    return worst;
-}
-
-/* "−0.0188 ± 0.0035"; four decimals, more where they would show nothing. */
-static void estimate_print(double value, double se, char *text, size_t text_bytes)
-{
-    int decimals = 4;
-    double shown = fmax(fabs(value), se);
-    while (decimals < 9 && shown > 0 && shown < 5 * pow(10, -decimals)) {
-        decimals++;
-    }
-    snprintf(text, text_bytes, "%s%.*f ± %.*f", value < 0 ? "−" : "+", decimals, fabs(value),
-             decimals, se);
-}
-
-static void reason_write(const struct meed_benchmark *benchmark, int32_t guard,
-                         enum meed_payment_cause cause, struct meed_value_client *client)
-{
-    static const char *const guard_words[] = {"makes these dialogues less likely",
-                                              "answers do not fit their questions",
-                                              "prefers the replies that it should refuse"};
-    char number[64];
-    int32_t bytes = (int32_t)sizeof client->reason;
-    estimate_print(client->phi, client->se, number, sizeof number);
-    switch (cause) {
-    case MEED_PAYMENT_EARNED:
-        client->reason[0] = '\0';
-        break;
-    case MEED_PAYMENT_NULL:
-        snprintf(client->reason, (size_t)bytes, "the update changes nothing");
-        break;
-    case MEED_PAYMENT_GUARD:
-        estimate_print(client->axis_phi[guard], client->axis_se[guard], number, sizeof number);
-        snprintf(client->reason, (size_t)bytes, "%s %s: %s", benchmark->axes[guard].name, number,
-                 guard_words[benchmark->axes[guard].kind]);
-        break;
-    case MEED_PAYMENT_HARMFUL:
-        snprintf(client->reason, (size_t)bytes, "value %s: the update makes the model worse",
-                 number);
-        break;
-    case MEED_PAYMENT_WORTHLESS:
-        snprintf(client->reason, (size_t)bytes, "value %s: no gain to pay for", number);
-        break;
-    case MEED_PAYMENT_ROUNDED:
-        snprintf(client->reason, (size_t)bytes, "the share rounds to 0 credits");
-        break;
-    }
-}
-
-static bool item_values_are_zero(const struct meed_estimate *estimate, int32_t player)
-{
-    for (int32_t item = 0; item < estimate->items; item++) {
-        if (estimate->phi[(int64_t)player * estimate->items + item] != 0.0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static enum meed_status pay(const struct meed_benchmark *benchmark,
-                            const struct meed_estimate *estimate,
-                            const struct meed_valuation_options *options, struct meed_valuation *v)
-{
-    enum meed_status st = MEED_OK;
-    struct meed_payment_player *players = meed_heap_alloc((size_t)v->players, sizeof *players);
-    int32_t *guards = meed_heap_alloc((size_t)v->players, sizeof *guards);
-    if (!players || !guards) {
-        st = MEED_NOMEM;
-        goto out;
-    }
-    for (int32_t k = 0; k < v->players; k++) {
-        guards[k] = guard_of(benchmark, &v->clients[k], options->guard_z);
-        players[k].phi = v->clients[k].phi;
-        players[k].se = v->clients[k].se;
-        players[k].null = item_values_are_zero(estimate, k);
-        players[k].guarded = guards[k] >= 0;
-    }
-    MEED_TRY_OUT(meed_payment_settle(options->rule, options->guard_z, options->budget, players,
-                                     v->players, &v->paid));
-    for (int32_t k = 0; k < v->players; k++) {
-        v->clients[k].share = players[k].share;
-        v->clients[k].status = players[k].status;
-        reason_write(benchmark, guards[k], players[k].cause, &v->clients[k]);
-    }
-    if (v->paid == 0 && options->budget > 0) {
-        snprintf(v->note, sizeof v->note,
-                 "nothing was paid: no client has a value above zero; the budget is kept");
-    }
-out:
-    meed_heap_free(players);
-    meed_heap_free(guards);
-    return st;
-}
-
-/* Value of those who are not excluded: from the table where there is one (leave-one-out knows it
- * only if nobody, or one, is excluded, and else says v(N)), otherwise one coalition more. */
-static enum meed_status kept_fill(const struct meed_game *game,
-                                  const struct meed_benchmark *benchmark, struct meed_valuation *v)
-{
-    enum meed_status st = MEED_OK;
-    uint32_t mask = 0;
-    int32_t kept = 0;
-    double *members = meed_heap_alloc((size_t)v->players, sizeof *members);
-    double *utilities = meed_heap_alloc((size_t)game->items, sizeof *utilities);
-    if (!members || !utilities) {
-        st = MEED_NOMEM;
-        goto out;
-    }
-    for (int32_t k = 0; k < v->players; k++) {
-        bool in = v->clients[k].status != MEED_PAY_EXCLUDED;
-        members[k] = in ? 1.0 : 0.0;
-        kept += in ? 1 : 0;
-        mask |= in && k < MEED_SHAPLEY_MAX_PLAYERS ? 1u << k : 0u;
-    }
-    v->value_kept = kept == 0 ? v->value_empty : v->value_full;
-    if (kept == 0 || kept == v->players) {
-        goto out;
-    }
-    for (int32_t row = 0; row < v->coalition_count; row++) {
-        if (v->coalition_masks[row] == mask) {
-            v->value_kept = v->coalition_values[row];
-            goto out;
-        }
-    }
-    if (v->coalition_count == 0) {
-        MEED_TRY_OUT(game->evaluate(game->user, members, 1, utilities));
-        v->value_kept = meed_benchmark_value(benchmark, utilities, NULL);
-    }
-out:
-    meed_heap_free(members);
-    meed_heap_free(utilities);
     return st;
 }
 
@@ -383,22 +234,68 @@ out:
     return st;
 }
 
-enum meed_status
-meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
-                   const struct meed_benchmark *benchmark, const struct meed_adapter *global,
-                   const struct meed_adapter *const *clients, int32_t players, const double *p,
-                   const struct meed_valuation_options *options, struct meed_valuation **valuation)
+/* ---- passes ---------------------------------------------------------------------------------- */
+
+/* What both passes value with. */
+struct bench {
+    const struct meed_backend *be;
+    const struct meed_checkpoint *checkpoint;
+    const struct meed_benchmark *benchmark;
+    const struct meed_adapter *global;
+    const struct meed_valuation_options *options;
+};
+
+static void pass_clear(struct meed_pass *pass)
+{
+    meed_estimator_destroy(pass->estimate);
+    meed_heap_free(pass->clients);
+    meed_heap_free(pass->of);
+    meed_heap_free(pass->p);
+}
+
+/* The clients that are in, with the weight of the others spread over them. in NULL: all. */
+static enum meed_status pass_gather(const struct meed_adapter *const *clients, int32_t players,
+                                    const double *p, const struct meed_value_client *in,
+                                    struct meed_pass *pass)
+{
+    double all = 0, kept = 0;
+    pass->clients = meed_heap_alloc((size_t)players, sizeof *pass->clients);
+    pass->of = meed_heap_alloc((size_t)players, sizeof *pass->of);
+    pass->p = meed_heap_alloc((size_t)players, sizeof *pass->p);
+    if (!pass->clients || !pass->of || !pass->p) {
+        return MEED_NOMEM;
+    }
+    for (int32_t k = 0; k < players; k++) {
+        all += p[k];
+        if (!in || in[k].status != MEED_PAY_EXCLUDED) {
+            kept += p[k];
+            pass->of[pass->players] = k;
+            pass->clients[pass->players] = clients[k];
+            pass->p[pass->players++] = p[k];
+        }
+    }
+    for (int32_t k = 0; k < pass->players && in && kept > 0; k++) {
+        pass->p[k] *= all / kept;
+    }
+    return MEED_OK;
+}
+
+/* Scores and estimates; adds to the totals of *v where there is one. */
+static enum meed_status pass_run(const struct bench *bench, struct meed_pass *pass,
+                                 struct meed_utility_report *total, enum meed_coalition_path *path)
 {
     enum meed_status st = MEED_OK;
+    const struct meed_benchmark *benchmark = bench->benchmark;
     struct meed_utility *utility = NULL;
-    struct meed_estimate *estimate = NULL;
-    struct meed_valuation *made = NULL;
     double *watch = NULL;
-    MEED_TRY(options_check(options, players));
-    struct meed_utility_options utility_options = utility_options_of(options, players);
-    struct meed_estimator_options estimator = estimator_options_of(options);
-    MEED_TRY_OUT(meed_utility_create(be, checkpoint, benchmark, global, clients, players, p,
-                                     &utility_options, &utility));
+    struct meed_utility_options utility_options = utility_options_of(bench->options, pass->players);
+    struct meed_estimator_options estimator = estimator_options_of(bench->options);
+    if (!pass->first) {
+        utility_options.shard = (struct meed_utility_shard_options){0};
+    }
+    MEED_TRY_OUT(meed_utility_create(bench->be, bench->checkpoint, benchmark, bench->global,
+                                     pass->clients, pass->players, pass->p, &utility_options,
+                                     &utility));
     struct meed_game game = meed_utility_game(utility);
     estimator.watch_count = 1 + benchmark->axis_count;
     watch = meed_heap_alloc((size_t)estimator.watch_count * (size_t)benchmark->item_count,
@@ -409,24 +306,87 @@ meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *
     }
     meed_benchmark_coefficients(benchmark, watch);
     estimator.watch = watch;
-    MEED_TRY_OUT(meed_estimator_run(&game, &estimator, &estimate));
-    MEED_TRY_OUT(valuation_create(estimate, &made));
-    MEED_TRY_OUT(utilities_fill(benchmark, estimate, made));
-    values_fill(benchmark, estimate, made);
-    MEED_TRY_OUT(errors_fill(benchmark, estimate, options, made));
-    MEED_TRY_OUT(pay(benchmark, estimate, options, made));
-    MEED_TRY_OUT(kept_fill(&game, benchmark, made));
+    MEED_TRY_OUT(meed_estimator_run(&game, &estimator, &pass->estimate));
     struct meed_utility_report report = meed_utility_report_of(utility);
-    made->evaluations = report.evaluations;
-    made->seconds = report.seconds;
-    made->tokens = report.tokens;
-    made->path = meed_utility_path(utility);
+    total->evaluations += report.evaluations;
+    total->seconds += report.seconds;
+    total->tokens += report.tokens;
+    *path = meed_utility_path(utility);
+out:
+    meed_heap_free(watch);
+    meed_utility_destroy(utility);
+    return st;
+}
+
+static enum meed_status pass_fill(const struct bench *bench, const struct meed_pass *pass,
+                                  struct meed_sha256 *hash, struct meed_valuation *v)
+{
+    utilities_fill(bench->benchmark, pass->estimate, hash,
+                   pass->first ? v->coalition_values : NULL);
+    values_fill(bench->benchmark, pass, v);
+    return errors_fill(bench->benchmark, pass, bench->options, v);
+}
+
+/* Values those who stay once more, if anybody does not. */
+static enum meed_status value_again(const struct bench *bench,
+                                    const struct meed_adapter *const *clients, int32_t players,
+                                    const double *p, struct meed_utility_report *total,
+                                    struct meed_sha256 *hash, struct meed_valuation *v)
+{
+    enum meed_status st = MEED_OK;
+    enum meed_coalition_path path;
+    struct meed_pass pass = {0};
+    MEED_TRY_OUT(pass_gather(clients, players, p, v->clients, &pass));
+    v->value_kept = pass.players == 0 ? v->value_empty : v->value_full;
+    for (int32_t k = 0; k < players; k++) {
+        v->clients[k].weight = v->clients[k].status == MEED_PAY_EXCLUDED ? 0 : v->clients[k].weight;
+    }
+    if (pass.players == 0 || pass.players == players) {
+        goto out;
+    }
+    MEED_TRY_OUT(pass_run(bench, &pass, total, &path));
+    MEED_TRY_OUT(pass_fill(bench, &pass, hash, v));
+    v->value_kept = meed_benchmark_value(bench->benchmark, pass.estimate->full, NULL);
+out:
+    pass_clear(&pass);
+    return st;
+}
+
+enum meed_status
+meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
+                   const struct meed_benchmark *benchmark, const struct meed_adapter *global,
+                   const struct meed_adapter *const *clients, int32_t players, const double *p,
+                   const struct meed_valuation_options *options, struct meed_valuation **valuation)
+{
+    enum meed_status st = MEED_OK;
+    struct bench bench = {be, checkpoint, benchmark, global, options};
+    struct meed_pass pass = {.first = true};
+    struct meed_utility_report total = {0};
+    struct meed_valuation *made = NULL;
+    struct meed_sha256 *hash = NULL;
+    enum meed_coalition_path path;
+    MEED_TRY(options_check(options, players));
+    MEED_TRY_OUT(pass_gather(clients, players, p, NULL, &pass));
+    MEED_TRY_OUT(pass_run(&bench, &pass, &total, &path));
+    MEED_TRY_OUT(valuation_create(pass.estimate, &made));
+    MEED_TRY_OUT(meed_sha256_create(&hash));
+    made->value_empty = meed_benchmark_value(benchmark, pass.estimate->empty, NULL);
+    made->value_full = meed_benchmark_value(benchmark, pass.estimate->full, NULL);
+    MEED_TRY_OUT(pass_fill(&bench, &pass, hash, made));
+    MEED_TRY_OUT(meed_valuation_judge(benchmark, &pass, options, made));
+    MEED_TRY_OUT(value_again(&bench, clients, players, p, &total, hash, made));
+    MEED_TRY_OUT(meed_valuation_pay(options, made));
+    meed_sha256_final(hash, made->utilities_hash);
+    hash = NULL;
+    made->evaluations = total.evaluations;
+    made->seconds = total.seconds;
+    made->tokens = total.tokens;
+    made->path = path;
     *valuation = made;
     made = NULL;
 out:
-    meed_heap_free(watch);
+    meed_sha256_destroy(hash);
     meed_valuation_destroy(made);
-    meed_estimator_destroy(estimate);
-    meed_utility_destroy(utility);
+    pass_clear(&pass);
     return st;
 }

@@ -31,7 +31,9 @@ struct meed_valuation_options {
     double truncation;           /* of permutation; 0: never */
     int32_t nodes;               /* of gradient; 0: 4 */
     int32_t bootstrap;           /* draws, e.g. 1000 */
-    double guard_z; /* φ + guard_z·se < 0, on a guard axis or in all, excludes; e.g. 2.576 */
+    double guard_z;              /* of verdict.h; e.g. 2.576 */
+    const double *unlike; /* [players] how far an update's geometry stands out (verdict.h), or NULL;
+                           * borrowed */
     uint64_t seed;
     int32_t batch_tokens;
     const char *cache_path;                  /* SQLite utility cache; NULL: none */
@@ -47,6 +49,9 @@ struct meed_value_client {
     double sampling_se; /* the second alone */
     double axis_phi[MEED_BENCHMARK_MAX_AXES];
     double axis_se[MEED_BENCHMARK_MAX_AXES];
+    double weight; /* p_k of what is published: 0 where it is left out, which the others share */
+    double score;  /* of the verdict: 1 and more is left out */
+    bool null;     /* changes no item */
     int64_t share; /* credits */
     enum meed_pay_status status;
     char reason[MEED_VALUE_REASON_BYTES]; /* "" when paid without remark */
@@ -62,9 +67,9 @@ struct meed_valuation {
     int32_t coalition_count;
     uint32_t *coalition_masks; /* [coalition_count]: members, bit k = client k */
     double *coalition_values;  /* [coalition_count]; paid utility */
-    double residual;           /* Σφ − (v(N) − v(∅)) */
+    double residual;           /* Σφ − (v − v(∅)), of those who stayed and value_kept */
     double value_empty, value_full;
-    double value_kept;   /* of the clients that are not excluded */
+    double value_kept;   /* of the clients that are not excluded, with the weight of all */
     int64_t evaluations; /* coalitions really scored */
     double seconds;
     int64_t tokens;                     /* rows fed */
@@ -77,7 +82,8 @@ struct meed_valuation {
     struct meed_arena arena;
 };
 
-/* p [players]: fixed weights of the cohort. global may be NULL. */
+/* p [players]: weights of the cohort, fixed but for those of whom the verdict leaves out. global
+ * may be NULL. */
 MEED_MUST_CHECK enum meed_status
 meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *checkpoint,
                    const struct meed_benchmark *benchmark, const struct meed_adapter *global,

@@ -35,7 +35,7 @@ static void payment_conserves_the_budget_in_ten_thousand_cases(void **state)
             players[k].phi = (meed_rng_normal(&rng) + 0.5) * pow(10, -3.0 * meed_rng_unit(&rng));
             players[k].se = meed_rng_unit(&rng) * 0.2;
             players[k].null = meed_rng_below(&rng, 8) == 0;
-            players[k].guarded = meed_rng_below(&rng, 8) == 0;
+            players[k].left_out = meed_rng_below(&rng, 8) == 0;
         }
         enum meed_pay_rule rule = (enum meed_pay_rule)(trial % MEED_PAY_RULE_COUNT);
         int64_t paid = settle(rule, budget, players, count);
@@ -44,7 +44,7 @@ static void payment_conserves_the_budget_in_ten_thousand_cases(void **state)
         for (int32_t k = 0; k < count; k++) {
             assert_true(players[k].share >= 0);
             assert_true((players[k].status == MEED_PAY_PAID) == (players[k].share > 0));
-            assert_true(!(players[k].null || players[k].guarded) || players[k].share == 0);
+            assert_true(!(players[k].null || players[k].left_out) || players[k].share == 0);
             sum += players[k].share;
             weights += players[k].weight;
         }
@@ -78,12 +78,14 @@ static void payment_pays_nobody_where_nobody_is_payable(void **state)
 {
     /* Goal: all negative, all null, and a budget of 0 each pay 0 and say why. */
     (void)state;
-    struct meed_payment_player players[3] = {
-        {.phi = -0.1, .se = 0.01}, {.phi = -0.2, .se = 0.01}, {.phi = -0.001, .se = 0.01}};
+    struct meed_payment_player players[3] = {{.phi = -0.1, .se = 0.01, .left_out = true},
+                                             {.phi = -0.2, .se = 0.01},
+                                             {.phi = -0.001, .se = 0.01}};
     for (int rule = 0; rule < 2; rule++) {
         assert_true(settle((enum meed_pay_rule)rule, 1000, players, 3) == 0);
         assert_int_equal(players[0].status, MEED_PAY_EXCLUDED);
-        assert_int_equal(players[0].cause, MEED_PAYMENT_HARMFUL);
+        assert_int_equal(players[0].cause, MEED_PAYMENT_LEFT_OUT);
+        assert_int_equal(players[1].cause, MEED_PAYMENT_WORTHLESS);
         assert_int_equal(players[2].status, MEED_PAY_UNPAID);
         assert_int_equal(players[2].cause, MEED_PAYMENT_WORTHLESS);
     }
@@ -163,25 +165,22 @@ static void payment_does_not_lift_an_update_that_does_almost_nothing(void **stat
 
 static void payment_excluded_and_null_clients_do_not_move_the_others(void **state)
 {
-    /* Goal: the shares of three clients are the same with and without an excluded attacker, a
-     * harmful client and a null one beside them. */
+    /* Goal: the shares of three clients are the same with and without two that are left out, a
+     * good one and a bad one, and a null one beside them. */
     (void)state;
     struct meed_payment_player alone[3] = {
         {.phi = 0.03, .se = 0.01}, {.phi = 0.05, .se = 0.01}, {.phi = 0.02, .se = 0.02}};
-    struct meed_payment_player crowd[6] = {{.phi = 0.9, .se = 0.01, .guarded = true},
-                                           alone[0],
-                                           {.null = true},
-                                           alone[1],
-                                           {.phi = -0.5, .se = 0.01},
-                                           alone[2]};
+    struct meed_payment_player crowd[6] = {
+        {.phi = 0.9, .se = 0.01, .left_out = true},  alone[0], {.null = true}, alone[1],
+        {.phi = -0.5, .se = 0.01, .left_out = true}, alone[2]};
     settle(MEED_PAY_SHRUNK, 12345, alone, 3);
     settle(MEED_PAY_SHRUNK, 12345, crowd, 6);
     assert_true(crowd[1].share == alone[0].share && crowd[3].share == alone[1].share &&
                 crowd[5].share == alone[2].share);
     assert_int_equal(crowd[0].status, MEED_PAY_EXCLUDED);
-    assert_int_equal(crowd[0].cause, MEED_PAYMENT_GUARD);
+    assert_int_equal(crowd[0].cause, MEED_PAYMENT_LEFT_OUT);
     assert_int_equal(crowd[2].status, MEED_PAY_UNPAID);
-    assert_int_equal(crowd[4].cause, MEED_PAYMENT_HARMFUL);
+    assert_int_equal(crowd[4].cause, MEED_PAYMENT_LEFT_OUT);
 }
 
 static void payment_refuses_what_is_not_a_number(void **state)
@@ -208,9 +207,9 @@ static void payment_equal_counts_heads(void **state)
     (void)state;
     struct meed_payment_player players[6] = {{.phi = 9, .se = 1},
                                              {.phi = 0.1, .se = 1},
-                                             {.phi = -9, .se = 1},
+                                             {.phi = -9, .se = 1, .left_out = true},
                                              {.null = true},
-                                             {.phi = 4, .se = 1, .guarded = true},
+                                             {.phi = 4, .se = 1, .left_out = true},
                                              {.phi = -0.5, .se = 1}};
     assert_true(settle(MEED_PAY_EQUAL, 1000, players, 6) == 1000);
     static const int64_t want[] = {334, 333, 0, 0, 0, 333};
@@ -219,7 +218,7 @@ static void payment_equal_counts_heads(void **state)
     }
     assert_int_equal(players[2].status, MEED_PAY_EXCLUDED);
     assert_int_equal(players[3].cause, MEED_PAYMENT_NULL);
-    assert_int_equal(players[4].cause, MEED_PAYMENT_GUARD);
+    assert_int_equal(players[4].cause, MEED_PAYMENT_LEFT_OUT);
     for (int rule = 0; rule < MEED_PAY_RULE_COUNT; rule++) {
         assert_string_not_equal(meed_payment_rule_name((enum meed_pay_rule)rule), "?");
     }

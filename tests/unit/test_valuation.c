@@ -123,25 +123,52 @@ static void valuation_repeats_and_resumes_to_the_bit(void **state)
 
 static void valuation_guards_exclude_with_a_reason(void **state)
 {
-    /* Goal: with z = 0 every client below zero on the guard axis is excluded and unpaid, its reason
-     * names the axis and the value; with a huge z nobody is excluded. */
+    /* Goal: with z = 0 and updates unlike each other every client below zero on the guard axis is
+     * excluded and unpaid, and its reason names the axis and the value. The others are valued once
+     * more with all of the weight, to the bit as if they had come alone. With a huge z nobody is
+     * excluded. */
     (void)state;
+    static const double unlike[CLIENTS] = {9, 9, 9, 9, 9, 9};
     struct meed_valuation_options options = meed_valuation_defaults();
     options.budget = 1000;
     options.guard_z = 0;
+    options.unlike = unlike;
     struct meed_valuation *v = valuation_run(&options);
-    int excluded = 0;
+    const struct meed_adapter *kept[CLIENTS];
+    double p[CLIENTS];
+    int32_t stay = 0, guarded = 0, of[CLIENTS];
     for (int k = 0; k < CLIENTS; k++) {
-        bool below = v->clients[k].axis_phi[1] < 0;
-        if (below) {
-            assert_int_equal(v->clients[k].status, MEED_PAY_EXCLUDED);
-            assert_true(v->clients[k].share == 0);
-            assert_non_null(strstr(v->clients[k].reason, "fit −"));
-            assert_non_null(strstr(v->clients[k].reason, ": answers do not fit their questions"));
+        const struct meed_value_client *client = &v->clients[k];
+        bool below = client->axis_phi[1] < 0;
+        if (client->status == MEED_PAY_EXCLUDED) {
+            assert_true((below || client->phi < 0) && client->score > 1 && client->weight == 0 &&
+                        client->share == 0);
+            bool harmful = client->phi < 0;
+            assert_non_null(strstr(client->reason, harmful ? "value −" : "fit −"));
+            assert_non_null(strstr(client->reason, harmful
+                                                       ? ": the update makes the model worse"
+                                                       : ": answers do not fit their questions"));
+            guarded += harmful ? 0 : 1;
+        } else {
+            kept[stay] = sent[k];
+            of[stay++] = k;
         }
-        excluded += below ? 1 : 0;
     }
-    assert_in_range(excluded, 1, CLIENTS - 1);
+    assert_true(stay > 0 && guarded > 0);
+    for (int i = 0; i < stay; i++) {
+        p[i] = weights[of[i]] * (6 * weights[0] / (stay * weights[0]));
+    }
+    options.guard_z = 1e6;
+    struct meed_valuation *alone = NULL;
+    assert_int_equal(meed_valuation_run(cohort.be, cohort.checkpoint, &benchmark, global, kept,
+                                        stay, p, &options, &alone),
+                     MEED_OK);
+    for (int i = 0; i < stay; i++) {
+        assert_true(fabs(v->clients[of[i]].weight - p[i]) < 1e-15);
+        assert_true(fabs(v->clients[of[i]].phi - alone->clients[i].phi) < 1e-9);
+    }
+    assert_true(fabs(v->value_kept - alone->value_full) < 1e-9 && fabs(v->residual) < 1e-9);
+    meed_valuation_destroy(alone);
     meed_valuation_destroy(v);
     options.guard_z = 1e6;
     v = valuation_run(&options);

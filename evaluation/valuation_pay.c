@@ -1,0 +1,253 @@
+/* Who stays, who is paid what, and why, in words (valuation.h).
+ *
+ * A client is treated as null if the evaluator folded it away or if no item noticed it: an update
+ * too small to change one log-likelihood is worth what no update is worth.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include "base/buf.h"
+#include "evaluation/payment.h"
+#include "evaluation/valuation_private.h"
+#include "evaluation/verdict.h"
+
+/* ---- words ----------------------------------------------------------------------------------- */
+
+/* "−0.0188 ± 0.0035"; four decimals, more where they would show nothing. */
+static void estimate_print(double value, double se, char *text, size_t text_bytes)
+{
+    int decimals = 4;
+    double shown = fmax(fabs(value), se);
+    while (decimals < 9 && shown > 0 && shown < 5 * pow(10, -decimals)) {
+        decimals++;
+    }
+    snprintf(text, text_bytes, "%s%.*f ± %.*f", value < 0 ? "−" : "+", decimals, fabs(value),
+             decimals, se);
+}
+
+static void verdict_write(const struct meed_benchmark *benchmark, const int32_t *guards,
+                          const struct meed_verdict *verdict, double unlike,
+                          struct meed_value_client *client)
+{
+    static const char *const guard_words[] = {"makes these dialogues less likely",
+                                              "answers do not fit their questions",
+                                              "prefers the replies that it should refuse"};
+    char number[64];
+    estimate_print(client->phi, client->se, number, sizeof number);
+    switch (verdict->cause) {
+    case MEED_VERDICT_STAYS:
+        break;
+    case MEED_VERDICT_HARMFUL:
+        snprintf(client->reason, sizeof client->reason,
+                 "value %s: the update makes the model worse", number);
+        break;
+    case MEED_VERDICT_GUARD: {
+        const struct meed_axis *axis = &benchmark->axes[guards[verdict->guard]];
+        estimate_print(client->axis_phi[guards[verdict->guard]],
+                       client->axis_se[guards[verdict->guard]], number, sizeof number);
+        snprintf(client->reason, sizeof client->reason, "%s %s: %s", axis->name, number,
+                 guard_words[axis->kind]);
+        break;
+    }
+    case MEED_VERDICT_UNLIKE:
+        snprintf(client->reason, sizeof client->reason,
+                 "unlike the others (%.1f deviations), worth less (%.1f) and better in no category",
+                 unlike, fmax(verdict->deficit, 0.0));
+        break;
+    }
+}
+
+static void payment_write(enum meed_payment_cause cause, struct meed_value_client *client)
+{
+    char number[64];
+    estimate_print(client->phi, client->se, number, sizeof number);
+    switch (cause) {
+    case MEED_PAYMENT_EARNED:
+    case MEED_PAYMENT_LEFT_OUT:
+        break;
+    case MEED_PAYMENT_NULL:
+        snprintf(client->reason, sizeof client->reason, "the update changes nothing");
+        break;
+    case MEED_PAYMENT_WORTHLESS:
+        snprintf(client->reason, sizeof client->reason, "value %s: no gain to pay for", number);
+        break;
+    case MEED_PAYMENT_ROUNDED:
+        snprintf(client->reason, sizeof client->reason, "the share rounds to 0 credits");
+        break;
+    }
+}
+
+/* ---- evidence -------------------------------------------------------------------------------- */
+
+static bool item_values_are_zero(const struct meed_estimate *estimate, int32_t player)
+{
+    for (int32_t item = 0; item < estimate->items; item++) {
+        if (estimate->phi[(int64_t)player * estimate->items + item] != 0.0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+struct evidence {
+    struct meed_arena arena;
+    struct meed_verdict_cohort cohort;
+    int32_t guards[MEED_BENCHMARK_MAX_AXES]; /* axis of a guard */
+    struct meed_verdict *verdicts;           /* [players] */
+};
+
+/* A column of zeros. */
+static enum meed_status column_create(struct meed_arena *arena, int32_t players,
+                                      struct meed_verdict_column *column, double **value,
+                                      double **error)
+{
+    void *blocks[2] = {NULL};
+    for (int i = 0; i < 2; i++) {
+        MEED_TRY(meed_arena_alloc_array(arena, (size_t)players, sizeof(double), &blocks[i]));
+        memset(blocks[i], 0, (size_t)players * sizeof(double));
+    }
+    *value = blocks[0];
+    *error = blocks[1];
+    *column = (struct meed_verdict_column){blocks[0], blocks[1]};
+    return MEED_OK;
+}
+
+static enum meed_status axis_fill(const struct meed_valuation *v, int32_t axis,
+                                  struct meed_arena *arena, struct meed_verdict_column *column)
+{
+    double *value, *error;
+    MEED_TRY(column_create(arena, v->players, column, &value, &error));
+    for (int32_t k = 0; k < v->players; k++) {
+        value[k] = axis < 0 ? v->clients[k].phi : v->clients[k].axis_phi[axis];
+        error[k] = axis < 0 ? v->clients[k].se : v->clients[k].axis_se[axis];
+    }
+    return MEED_OK;
+}
+
+/* Mean and standard error over a category's items on paying axes; *found says if there are two. */
+static enum meed_status category_fill(const struct meed_benchmark *benchmark,
+                                      const struct meed_estimate *estimate, int32_t category,
+                                      struct meed_arena *arena, struct meed_verdict_column *column,
+                                      bool *found)
+{
+    double *value, *error;
+    MEED_TRY(column_create(arena, estimate->players, column, &value, &error));
+    for (int32_t k = 0; k < estimate->players; k++) {
+        const double *phi = estimate->phi + (int64_t)k * estimate->items;
+        double sum = 0, squares = 0;
+        int32_t count = 0;
+        for (int32_t i = 0; i < benchmark->item_count; i++) {
+            const struct meed_benchmark_item *item = &benchmark->items[i];
+            if (item->category == category && benchmark->axes[item->axis].weight > 0) {
+                sum += phi[i];
+                squares += phi[i] * phi[i];
+                count++;
+            }
+        }
+        *found = count > 1;
+        if (!*found) {
+            return MEED_OK;
+        }
+        value[k] = sum / count;
+        error[k] = sqrt(fmax(0.0, squares / count - value[k] * value[k]) / (count - 1));
+    }
+    return MEED_OK;
+}
+
+static enum meed_status evidence_gather(const struct meed_benchmark *benchmark,
+                                        const struct meed_pass *pass,
+                                        const struct meed_valuation_options *options,
+                                        const struct meed_valuation *v, struct evidence *evidence)
+{
+    struct meed_verdict_cohort *cohort = &evidence->cohort;
+    void *null = NULL, *columns = NULL, *verdicts = NULL;
+    size_t most = MEED_BENCHMARK_MAX_AXES + MEED_BENCHMARK_MAX_CATEGORIES;
+    size_t players = (size_t)v->players;
+    MEED_TRY(meed_arena_alloc_array(&evidence->arena, players, sizeof(bool), &null));
+    MEED_TRY(meed_arena_alloc_array(&evidence->arena, most, sizeof *cohort->guards, &columns));
+    MEED_TRY(
+        meed_arena_alloc_array(&evidence->arena, players, sizeof *evidence->verdicts, &verdicts));
+    evidence->verdicts = verdicts;
+    struct meed_verdict_column *guards = columns, *categories = guards + MEED_BENCHMARK_MAX_AXES;
+    *cohort = (struct meed_verdict_cohort){.players = v->players,
+                                           .null = null,
+                                           .guards = guards,
+                                           .categories = categories,
+                                           .unlike = options->unlike,
+                                           .z = options->guard_z};
+    for (int32_t k = 0; k < v->players; k++) {
+        ((bool *)null)[k] = v->clients[k].null;
+    }
+    MEED_TRY(axis_fill(v, -1, &evidence->arena, &cohort->paid));
+    for (int32_t a = 0; a < benchmark->axis_count; a++) {
+        if (benchmark->axes[a].guard) {
+            evidence->guards[cohort->guard_count] = a;
+            MEED_TRY(axis_fill(v, a, &evidence->arena, &guards[cohort->guard_count++]));
+        }
+    }
+    for (int32_t c = 0; c < benchmark->category_count; c++) {
+        bool found = false;
+        MEED_TRY(category_fill(benchmark, pass->estimate, c, &evidence->arena,
+                               &categories[cohort->category_count], &found));
+        cohort->category_count += found ? 1 : 0;
+    }
+    return MEED_OK;
+}
+
+enum meed_status meed_valuation_judge(const struct meed_benchmark *benchmark,
+                                      const struct meed_pass *pass,
+                                      const struct meed_valuation_options *options,
+                                      struct meed_valuation *v)
+{
+    enum meed_status st = MEED_OK;
+    struct evidence evidence = {0};
+    meed_arena_init_growing(&evidence.arena, "verdict", SIZE_MAX / 2);
+    for (int32_t k = 0; k < v->players; k++) {
+        v->clients[k].null = item_values_are_zero(pass->estimate, k);
+    }
+    MEED_TRY_OUT(evidence_gather(benchmark, pass, options, v, &evidence));
+    MEED_TRY_OUT(meed_verdict_run(&evidence.cohort, evidence.verdicts));
+    for (int32_t k = 0; k < v->players; k++) {
+        struct meed_value_client *client = &v->clients[k];
+        const struct meed_verdict *verdict = &evidence.verdicts[k];
+        client->score = verdict->score;
+        client->status = verdict->cause == MEED_VERDICT_STAYS ? MEED_PAY_UNPAID : MEED_PAY_EXCLUDED;
+        verdict_write(benchmark, evidence.guards, verdict, options->unlike ? options->unlike[k] : 0,
+                      client);
+    }
+out:
+    meed_arena_clear(&evidence.arena);
+    return st;
+}
+
+/* ---- credits --------------------------------------------------------------------------------- */
+
+enum meed_status meed_valuation_pay(const struct meed_valuation_options *options,
+                                    struct meed_valuation *v)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_payment_player *players = meed_heap_alloc((size_t)v->players, sizeof *players);
+    if (!players) {
+        return MEED_NOMEM;
+    }
+    for (int32_t k = 0; k < v->players; k++) {
+        players[k].phi = v->clients[k].phi;
+        players[k].se = v->clients[k].se;
+        players[k].null = v->clients[k].null;
+        players[k].left_out = v->clients[k].status == MEED_PAY_EXCLUDED;
+    }
+    MEED_TRY_OUT(meed_payment_settle(options->rule, options->guard_z, options->budget, players,
+                                     v->players, &v->paid));
+    for (int32_t k = 0; k < v->players; k++) {
+        v->clients[k].share = players[k].share;
+        v->clients[k].status = players[k].status;
+        payment_write(players[k].cause, &v->clients[k]);
+    }
+    if (v->paid == 0 && options->budget > 0) {
+        snprintf(v->note, sizeof v->note,
+                 "nothing was paid: no client has a value above zero; the budget is kept");
+    }
+out:
+    meed_heap_free(players);
+    return st;
+}

@@ -1,0 +1,27 @@
+/* What valuation.c (passes, values, errors) and valuation_pay.c (verdicts, credits, words) share.
+ */
+#ifndef MEED_EVALUATION_VALUATION_PRIVATE_H
+#define MEED_EVALUATION_VALUATION_PRIVATE_H
+
+#include "evaluation/valuation.h"
+
+/* One valuation of some of the clients. */
+struct meed_pass {
+    bool first;
+    int32_t players;
+    const struct meed_adapter **clients; /* [players] */
+    int32_t *of;                         /* [players] index among all clients */
+    double *p;                           /* [players] */
+    struct meed_estimate *estimate;
+};
+
+/* Sets null, status (EXCLUDED or UNPAID), score and, for who is left out, the reason. */
+MEED_MUST_CHECK enum meed_status meed_valuation_judge(const struct meed_benchmark *benchmark,
+                                                      const struct meed_pass *pass,
+                                                      const struct meed_valuation_options *options,
+                                                      struct meed_valuation *v);
+/* Splits the budget among who is not EXCLUDED: shares, statuses and the other reasons. */
+MEED_MUST_CHECK enum meed_status meed_valuation_pay(const struct meed_valuation_options *options,
+                                                    struct meed_valuation *v);
+
+#endif

@@ -1,0 +1,159 @@
+/* See verdict.h. */
+#include "evaluation/verdict.h"
+
+#include <math.h>
+#include "base/buf.h"
+#include "evaluation/spread.h"
+
+enum { COMPARED_LEAST = 3, UNLIKE_LEAST = 6 };
+static const double apart = 2.5;        /* deviations below the middle, in a large cohort */
+static const double unlike_least = 4.0; /* u and d together */
+static const double unlike_alone = 3.0; /* u, where a guard axis is harmed as well */
+static const double better_least = 2.0; /* in a category, to be excused */
+
+struct bench {
+    const struct meed_verdict_cohort *cohort;
+    int32_t moving;  /* clients that are not null */
+    double *scratch; /* [players] */
+};
+
+static struct meed_spread spread_of(const struct bench *bench,
+                                    const struct meed_verdict_column *column)
+{
+    int32_t count = 0;
+    for (int32_t k = 0; k < bench->cohort->players; k++) {
+        if (!bench->cohort->null[k]) {
+            bench->scratch[count++] = column->value[k];
+        }
+    }
+    return meed_spread_of(bench->scratch, count);
+}
+
+/* (middle − x)/σ of a client, its own error included; 0 where nothing varies. */
+static double deficit_of(const struct meed_verdict_column *column, struct meed_spread spread,
+                         int32_t k)
+{
+    double scale = hypot(spread.deviation, column->error[k]);
+    double below = spread.middle - column->value[k];
+    return scale > 0.0 ? below / scale : 0.0;
+}
+
+static double depth_of(const struct meed_verdict_column *column, int32_t k)
+{
+    return -column->value[k] / fmax(column->error[k], 1e-300);
+}
+
+/* x/limit, a limit of 0 being met by all that is above 0. */
+static double against(double x, double limit)
+{
+    return limit > 0.0 ? x / limit : x > 0.0 ? 1.0 + x : 0.0;
+}
+
+static void raise_to(struct meed_verdict *verdict, double score, enum meed_verdict_cause cause)
+{
+    verdict->score = fmax(verdict->score, score);
+    if (score > 1.0 && verdict->cause == MEED_VERDICT_STAYS) {
+        verdict->cause = cause;
+    }
+}
+
+static void judge_guards(const struct bench *bench, struct meed_verdict *verdicts)
+{
+    const struct meed_verdict_cohort *cohort = bench->cohort;
+    int32_t n = bench->moving;
+    double limit = n > 2 ? apart * (1.0 + 2.0 / (n - 2)) : 0.0;
+    for (int32_t g = 0; g < cohort->guard_count; g++) {
+        const struct meed_verdict_column *column = &cohort->guards[g];
+        struct meed_spread spread = spread_of(bench, column);
+        for (int32_t k = 0; k < cohort->players; k++) {
+            struct meed_verdict *verdict = &verdicts[k];
+            if (cohort->null[k]) {
+                continue;
+            }
+            double below = deficit_of(column, spread, k);
+            double depth = depth_of(column, k);
+            double aside = n < COMPARED_LEAST ? INFINITY : against(below, limit);
+            if (cohort->unlike) {
+                aside = fmax(aside, cohort->unlike[k] / unlike_alone);
+            }
+            double score = fmax(0.0, fmin(against(depth, cohort->z), aside));
+            verdict->deficit = fmax(verdict->deficit, below);
+            if (score > 1.0 &&
+                (verdict->guard < 0 || depth > depth_of(&cohort->guards[verdict->guard], k))) {
+                verdict->guard = g;
+            }
+            raise_to(verdict, score, MEED_VERDICT_GUARD);
+        }
+    }
+}
+
+/* Whether some category is answered better than the cohort answers it. */
+static void excuse(const struct bench *bench, bool *excused)
+{
+    const struct meed_verdict_cohort *cohort = bench->cohort;
+    for (int32_t c = 0; c < cohort->category_count; c++) {
+        struct meed_spread spread = spread_of(bench, &cohort->categories[c]);
+        for (int32_t k = 0; k < cohort->players; k++) {
+            excused[k] |= deficit_of(&cohort->categories[c], spread, k) <= -better_least;
+        }
+    }
+}
+
+static enum meed_status check(const struct meed_verdict_cohort *cohort)
+{
+    if (cohort->players < 1 || !(cohort->z >= 0.0)) {
+        return MEED_FAIL(MEED_ARG, "a verdict needs at least one client and a z of 0 or more");
+    }
+    for (int32_t k = 0; k < cohort->players; k++) {
+        double sum = cohort->paid.value[k] + cohort->paid.error[k];
+        for (int32_t g = 0; g < cohort->guard_count; g++) {
+            sum += cohort->guards[g].value[k] + cohort->guards[g].error[k];
+        }
+        sum += cohort->unlike ? cohort->unlike[k] : 0.0;
+        if (!isfinite(sum)) {
+            return MEED_FAIL(MEED_NUMERIC, "the value of client %d is %g ± %g, not a number", k,
+                             cohort->paid.value[k], cohort->paid.error[k]);
+        }
+    }
+    return MEED_OK;
+}
+
+enum meed_status meed_verdict_run(const struct meed_verdict_cohort *cohort,
+                                  struct meed_verdict *verdicts)
+{
+    enum meed_status st = MEED_OK;
+    struct bench bench = {.cohort = cohort};
+    bool *excused = NULL;
+    MEED_TRY(check(cohort));
+    bench.scratch = meed_heap_alloc((size_t)cohort->players, sizeof *bench.scratch);
+    excused = meed_heap_alloc((size_t)cohort->players, sizeof *excused);
+    if (!bench.scratch || !excused) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    for (int32_t k = 0; k < cohort->players; k++) {
+        bench.moving += cohort->null[k] ? 0 : 1;
+    }
+    struct meed_spread paid = spread_of(&bench, &cohort->paid);
+    for (int32_t k = 0; k < cohort->players; k++) {
+        verdicts[k] = (struct meed_verdict){.cause = MEED_VERDICT_STAYS, .guard = -1};
+        if (!cohort->null[k]) {
+            verdicts[k].deficit = deficit_of(&cohort->paid, paid, k);
+            raise_to(&verdicts[k], fmax(0.0, against(depth_of(&cohort->paid, k), cohort->z)),
+                     MEED_VERDICT_HARMFUL);
+        }
+    }
+    judge_guards(&bench, verdicts);
+    excuse(&bench, excused);
+    for (int32_t k = 0; k < cohort->players; k++) {
+        bool compared = cohort->unlike && bench.moving >= UNLIKE_LEAST && !cohort->null[k];
+        if (compared && !excused[k]) {
+            double together = hypot(cohort->unlike[k], fmax(verdicts[k].deficit, 0.0));
+            raise_to(&verdicts[k], together / unlike_least, MEED_VERDICT_UNLIKE);
+        }
+    }
+out:
+    meed_heap_free(bench.scratch);
+    meed_heap_free(excused);
+    return st;
+}
