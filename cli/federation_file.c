@@ -158,6 +158,7 @@ static const cyaml_schema_field_t defence_fields[] = {
     OPTIONAL_ENUM("dispersion", struct raw_defence, actions[MEED_DETECTOR_DISPERSION], actions),
     OPTIONAL_ENUM("direction", struct raw_defence, actions[MEED_DETECTOR_DIRECTION], actions),
     OPTIONAL_ENUM("gap", struct raw_defence, actions[MEED_DETECTOR_GAP], actions),
+    OPTIONAL_ENUM("unlike", struct raw_defence, actions[MEED_DETECTOR_UNLIKE], actions),
     CYAML_FIELD_MAPPING_PTR("quarantine", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
                             struct raw_defence, quarantine, quarantine_fields),
     CYAML_FIELD_END,
@@ -517,7 +518,7 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     file->method = (enum meed_value_method)GIVEN(
         pay->method, raw->simulate ? (int)MEED_VALUE_AUTO : (int)MEED_VALUE_EXACT);
     file->path = (enum meed_coalition_path)GIVEN(pay->path, (int)MEED_PATH_AUTO);
-    NUMBER("clip", raw->clip, 3, 0, 1e6, file->clip_multiple);
+    NUMBER("clip", raw->clip, 2, 0, 1e6, file->clip_multiple);
     WHOLE("pay.bootstrap", pay->bootstrap, 1000, 10, 1000000, file->bootstrap);
     NUMBER("pay.guard_z", pay->guard_z, 2.576, 0, 100, file->guard_z);
     MEED_TRY(resolve_defence(path, raw->defence, file));

@@ -57,7 +57,7 @@ static const struct flag flags[] = {
      TEXT, AT(listen), 0, 0, NULL},
     {"roster", 'r', "FILE", "who may take part, with pinned certificates (meed provision)", 1, TEXT,
      AT(roster), 0, 0, NULL},
-    {"rounds", 0, "N", "rounds of the run (default: 3)", 2, INT32, AT(rounds), 1, 1e6, NULL},
+    {"rounds", 0, "N", "rounds of the run (default: 2)", 2, INT32, AT(rounds), 1, 1e6, NULL},
     {"quorum", 0, "N", "updates that settle a round at its deadline (default: all)", 2, INT32,
      AT(quorum), 0, 8192, NULL},
     {"deadline", 0, "TIME", "of a round, from the first client on (default: 10m)", 2, DURATION,

@@ -71,7 +71,7 @@ struct meed_aggregator_config meed_aggregator_defaults(void)
                            .group_size = 64,
                            .zstd_level = 3}},
         .aggregation = MEED_AGGREGATION_SVD,
-        .clip_multiple = 3.0,
+        .clip_multiple = 2.0,
         .quarantine = {.strikes = 0, .rounds = 1, .probation = 1},
         .robust = {.trim = 0.2, .norm_multiple = 1.0},
         .frozen_rank = 128,

@@ -19,6 +19,7 @@ enum meed_status meed_appraisal_run(void *user, const struct meed_settle_cohort 
     options.batch_tokens = appraisal->batch_tokens;
     options.budget = cohort->budget;
     options.seed = cohort->seed;
+    options.unlike = cohort->unlike;
     options.cache_path = appraisal->cache_path;
     options.progress = appraisal->progress;
     options.progress_user = appraisal->progress_user;

@@ -11,13 +11,14 @@ static const size_t arena_limit = (size_t)4 << 30;
 
 static const enum meed_defence_action defaults[MEED_DETECTOR_COUNT] = {
     [MEED_DETECTOR_IDLE] = MEED_DEFENCE_OFF,
-    [MEED_DETECTOR_NORM] = MEED_DEFENCE_REMARK,
+    [MEED_DETECTOR_NORM] = MEED_DEFENCE_REFUSE,
     [MEED_DETECTOR_REPLAY] = MEED_DEFENCE_REFUSE,
     [MEED_DETECTOR_DUPLICATE] = MEED_DEFENCE_REFUSE,
     [MEED_DETECTOR_SPAN] = MEED_DEFENCE_REMARK,
     [MEED_DETECTOR_DISPERSION] = MEED_DEFENCE_REMARK,
     [MEED_DETECTOR_DIRECTION] = MEED_DEFENCE_REMARK,
-    [MEED_DETECTOR_GAP] = MEED_DEFENCE_REMARK};
+    [MEED_DETECTOR_GAP] = MEED_DEFENCE_REMARK,
+    [MEED_DETECTOR_UNLIKE] = MEED_DEFENCE_REFUSE};
 
 const char *meed_defence_action_name(enum meed_defence_action action)
 {
@@ -95,12 +96,17 @@ static bool stands(const struct screen *screen, int32_t i)
     return screen->verdicts[i].verdict != MEED_DEFENCE_EXCLUDE && screen->report.clients[i].moves;
 }
 
+static enum meed_defence_action action_of(const struct screen *screen, enum meed_detector detector)
+{
+    enum meed_defence_action action = screen->options->actions[detector];
+    return action == MEED_DEFENCE_DEFAULT ? defaults[detector] : action;
+}
+
 /* False: the detector is off, or sees nothing in this client. */
 static bool finds(const struct screen *screen, int32_t i, enum meed_detector detector,
                   enum meed_defence_verdict *verdict)
 {
-    enum meed_defence_action action = screen->options->actions[detector];
-    action = action == MEED_DEFENCE_DEFAULT ? defaults[detector] : action;
+    enum meed_defence_action action = action_of(screen, detector);
     *verdict = action == MEED_DEFENCE_REFUSE ? MEED_DEFENCE_EXCLUDE : MEED_DEFENCE_FLAG;
     return action != MEED_DEFENCE_OFF && screen->report.clients[i].ratio[detector] >= 1.0;
 }
@@ -170,7 +176,9 @@ static void judge_cohort(struct screen *screen, int32_t i)
         return;
     }
     if (finds(screen, i, MEED_DETECTOR_NORM, &verdict)) {
-        judge(client, verdict, "its norm is %.3g times the median",
+        double most = fmax(1.0, screen->options->clip_multiple);
+        bool beyond = found->value[MEED_DETECTOR_NORM] > most;
+        judge(client, beyond ? verdict : MEED_DEFENCE_FLAG, "its norm is %.3g times the median",
               found->value[MEED_DETECTOR_NORM]);
     }
     if (finds(screen, i, MEED_DETECTOR_SPAN, &verdict) &&
@@ -187,6 +195,10 @@ static void judge_cohort(struct screen *screen, int32_t i)
     }
     if (finds(screen, i, MEED_DETECTOR_GAP, &verdict)) {
         judge(client, verdict, "its factors look like the cohort's, their product does not");
+    }
+    if (finds(screen, i, MEED_DETECTOR_UNLIKE, &verdict) && verdict == MEED_DEFENCE_FLAG) {
+        judge(client, verdict, "unlike the others (%.1f deviations)",
+              found->value[MEED_DETECTOR_UNLIKE]);
     }
 }
 
@@ -257,6 +269,9 @@ enum meed_status meed_defence_screen(const struct meed_adapter *global,
     for (int32_t i = 0; i < count; i++) {
         verdicts[i].norm = screen.report.clients[i].norm;
         verdicts[i].score = screen.report.clients[i].score;
+        if (action_of(&screen, MEED_DETECTOR_UNLIKE) == MEED_DEFENCE_REFUSE) {
+            verdicts[i].unlike = screen.report.clients[i].value[MEED_DETECTOR_UNLIKE];
+        }
         if (screen.report.clients[i].overflows) {
             judge(&verdicts[i], MEED_DEFENCE_EXCLUDE,
                   "its numbers are too large to be a trained update");

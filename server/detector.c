@@ -4,19 +4,21 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include "evaluation/spread.h"
 #include "server/detector_private.h"
 
 enum { COHORT_LEAST = 6 }; /* moving clients, to be judged by */
-static const double core_share = 0.7;
+static const double core_share = 0.6;
 static const double floor_norm = 0.1, floor_profile = 0.05, floor_cosine = 0.02;
-static const double mad_to_deviation = 1.4826; /* of a normal distribution */
+static const double unlike_scale = 4.0;
 static const double cosine_most = 1.0 - 1e-12; /* keeps atanh finite */
 
 static const char *const names[MEED_DETECTOR_COUNT] = {
     [MEED_DETECTOR_IDLE] = "idle",           [MEED_DETECTOR_NORM] = "norm",
     [MEED_DETECTOR_REPLAY] = "replay",       [MEED_DETECTOR_DUPLICATE] = "duplicate",
     [MEED_DETECTOR_SPAN] = "span",           [MEED_DETECTOR_DISPERSION] = "dispersion",
-    [MEED_DETECTOR_DIRECTION] = "direction", [MEED_DETECTOR_GAP] = "gap"};
+    [MEED_DETECTOR_DIRECTION] = "direction", [MEED_DETECTOR_GAP] = "gap",
+    [MEED_DETECTOR_UNLIKE] = "unlike"};
 
 const char *meed_detector_name(enum meed_detector detector)
 {
@@ -39,6 +41,12 @@ static double median(double *values, int32_t count)
     return count > 0 ? 0.5 * (values[(count - 1) / 2] + values[count / 2]) : 0.0;
 }
 
+/* T(n) of detector.h. */
+static double threshold(int32_t n)
+{
+    return 4.0 * (1.0 + 6.0 / (n - 4));
+}
+
 /* z/T(n) of each value against the cohort; 0 for cohorts that are too small. */
 static void standardise(struct meed_detector_cohort *cohort, const double *values, double floor,
                         double *ratios)
@@ -48,16 +56,11 @@ static void standardise(struct meed_detector_cohort *cohort, const double *value
         memset(ratios, 0, (size_t)n * sizeof *ratios);
         return;
     }
-    double *scratch = cohort->scratch;
-    memcpy(scratch, values, (size_t)n * sizeof *scratch);
-    double middle = median(scratch, n);
+    memcpy(cohort->scratch, values, (size_t)n * sizeof *values);
+    struct meed_spread spread = meed_spread_of(cohort->scratch, n);
+    double scale = fmax(spread.deviation, floor);
     for (int32_t i = 0; i < n; i++) {
-        scratch[i] = fabs(values[i] - middle);
-    }
-    double scale = fmax(mad_to_deviation * median(scratch, n), floor);
-    double threshold = 4.0 * (1.0 + 6.0 / (n - 4));
-    for (int32_t i = 0; i < n; i++) {
-        ratios[i] = (values[i] - middle) / (scale * threshold);
+        ratios[i] = (values[i] - spread.middle) / (scale * threshold(n));
     }
 }
 
@@ -440,6 +443,17 @@ static enum meed_status detect(struct meed_detector_cohort *cohort,
     return detect_direction(cohort, report, arena, values, ratios, other);
 }
 
+static void fill_unlike(struct meed_detector_client *client, int32_t moving)
+{
+    double most = 0.0;
+    for (int d = MEED_DETECTOR_DISPERSION; d <= MEED_DETECTOR_GAP; d++) {
+        most = fmax(most, client->ratio[d]);
+    }
+    double deviations = most > 0.0 ? most * threshold(moving) : 0.0;
+    client->value[MEED_DETECTOR_UNLIKE] = deviations;
+    client->ratio[MEED_DETECTOR_UNLIKE] = deviations / unlike_scale;
+}
+
 enum meed_status meed_detector_run(const struct meed_adapter *global,
                                    const struct meed_adapter *const *clients, int32_t count,
                                    const struct meed_step_past *past, struct meed_pool *pool,
@@ -467,6 +481,7 @@ enum meed_status meed_detector_run(const struct meed_adapter *global,
         for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
             client->score = fmax(client->score, client->ratio[d]);
         }
+        fill_unlike(client, report->moving);
     }
     return MEED_OK;
 }

@@ -18,19 +18,23 @@
  *   gap         how far the better of cos(A), cos(B) with the factors' centre exceeds `direction`:
  *               factors of an honest look whose product is another thing (gradient assembly).
  *               The reverse, factors unlike and products alike, is a change of gauge and harmless
+ *   unlike      the largest deviation z among dispersion, direction and gap, its ratio z/4. By
+ * itself it proves nothing, since rare data look rare: it is evidence for the verdict on the
+ *               client's value (evaluation/verdict.h) and no part of the score
  *
- * Trimmed centre: the mean of the unit steps of the 70 % of clients whose median cosine to the
- * others is highest, so up to 30 % of attackers have no say, however long their steps are. It takes
+ * Trimmed centre: the mean of the unit steps of the 60 % of clients whose median cosine to the
+ * others is highest, so up to 40 % of attackers have no say, however long their steps are. It takes
  * a majority of moving clients that share a direction.
  *
- * Scale. norm, dispersion, direction and gap are judged against the cohort: z = (x − median)/σ with
- * σ = 1.4826 MAD (Hampel 1974), at least a floor below which differences mean nothing: 10 % in a
- * norm, 5 % in a profile, 0.02 in a cosine. The ratio is z/T(n), T(n) = 4 (1 + 6/(n − 4)) for n
- * moving clients: the MAD of ten is itself noisy, and a fixed threshold that errs once in 10,000
- * among 100 honest Gaussians errs once in 150 among ten. T errs below 5 in 10,000 at every n from
- * 6 up; under 6 there is no cohort to judge by, and these four stay 0. replay, duplicate and span
- * are judged by themselves, atanh(cos)/atanh(0.999), and the first two also against the cohort from
- * a cosine of 0.9 up, so that a copy with noise of its own is seen where others are not alike.
+ * Scale. norm, dispersion, direction and gap are judged against the cohort: z = (x − middle)/σ,
+ * both those of most of it (evaluation/spread.h), σ at least a floor below which differences mean
+ * nothing: 10 % in a norm, 5 % in a profile, 0.02 in a cosine. The ratio is z/T(n), T(n) = 4 (1 +
+ * 6/(n − 4)) for n moving clients: the spread of ten is itself noisy, and a fixed threshold that
+ * errs seldom among 100 honest Gaussians errs often among ten. T errs about once in 1,000 honest
+ * Gaussians at every n from 6 up, without the floors; under 6 there is no cohort to judge by, and
+ * these four stay 0. replay, duplicate and span are judged by themselves, atanh(cos)/atanh(0.999),
+ * and the first two also against the cohort from a cosine of 0.9 up, so that a copy with noise of
+ * its own is seen where others are not alike.
  *
  * The clients are put into the order of their bytes first, so a permutation of the cohort permutes
  * the results, bit for bit. What it leaves out: everything that shows in behaviour and not in
@@ -52,6 +56,7 @@ enum meed_detector {
     MEED_DETECTOR_DISPERSION,
     MEED_DETECTOR_DIRECTION,
     MEED_DETECTOR_GAP,
+    MEED_DETECTOR_UNLIKE,
     MEED_DETECTOR_COUNT
 };
 
@@ -63,7 +68,7 @@ struct meed_detector_client {
     double norm;                       /* ‖D‖ */
     double value[MEED_DETECTOR_COUNT]; /* norm: ‖D‖/median; others as above */
     double ratio[MEED_DETECTOR_COUNT]; /* 1: suspicious */
-    double score;                      /* the largest ratio */
+    double score;                      /* the largest ratio but that of unlike */
     int32_t past_idx;                  /* what replay points at: 0 the last global step */
 };
 

@@ -13,10 +13,8 @@
  * it is compared with what would have been written, so a machine that computes other bits than
  * before is noticed.
  *
- * Weights go by the terms (weighting.h; uniform over the updates that came in unless the operator
- * chose otherwise), times the clipping factor; who is excluded keeps its place in the cohort and
- * leaves its weight with the global adapter. The value seam is a function pointer: the product
- * hands in meed_valuation_run, a test any game.
+ * Weights are settlement.h's. The value seam is a function pointer: the product hands in
+ * meed_valuation_run, a test any game.
  */
 #ifndef MEED_SERVER_SETTLE_H
 #define MEED_SERVER_SETTLE_H

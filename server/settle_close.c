@@ -133,7 +133,7 @@ enum meed_status meed_settle_pay(struct meed_settle *settle, const struct meed_s
     MEED_TRY_OUT(meed_settle_cohort(settle, state, &cohort));
     MEED_TRY_OUT(meed_settle_screened(settle, cohort, &arena, &verdicts));
     MEED_TRY_OUT(meed_settle_valued(settle, cohort, verdicts, &arena, &valued));
-    MEED_TRY_OUT(meed_settlement_merge(basis, cohort, verdicts, &valued, &arena, &merge));
+    MEED_TRY_OUT(meed_settlement_merge(basis, cohort, &valued, &arena, &merge));
     MEED_TRY_OUT(meed_settle_keep_merge(settle, cohort, &merge));
     meed_settle_fault(settle, "settle.blob");
     MEED_TRY_OUT(meed_settlement_entry(basis, cohort, verdicts, &valued, &merge, &arena, &entry));

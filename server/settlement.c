@@ -105,6 +105,12 @@ enum meed_status meed_settlement_screen(const struct meed_settlement_basis *basi
     return st == MEED_OK ? bar_quarantined(basis, cohort, verdicts) : st;
 }
 
+/* Takes part in the step: not excluded, and not what it was given. */
+static bool works(const struct meed_defence_client *verdict)
+{
+    return verdict->verdict != MEED_DEFENCE_EXCLUDE && verdict->norm > 0.0;
+}
+
 enum meed_status meed_settlement_weights(const struct meed_settlement_basis *basis,
                                          const struct meed_cohort *cohort,
                                          const struct meed_defence_client *verdicts,
@@ -114,8 +120,13 @@ enum meed_status meed_settlement_weights(const struct meed_settlement_basis *bas
     MEED_TRY(meed_arena_alloc_array(arena, (size_t)cohort->count + 1, sizeof **weights, &block));
     *weights = block;
     MEED_TRY(meed_weighting_run(basis->terms, basis->ledger, cohort, *weights));
+    double all = 0.0, working = 0.0;
     for (int32_t i = 0; i < cohort->count; i++) {
-        (*weights)[i] *= verdicts[i].factor;
+        all += (*weights)[i];
+        working += works(&verdicts[i]) ? (*weights)[i] : 0.0;
+    }
+    for (int32_t i = 0; i < cohort->count && working > 0.0; i++) {
+        (*weights)[i] *= works(&verdicts[i]) ? verdicts[i].factor * all / working : 0.0;
     }
     return MEED_OK;
 }
@@ -144,18 +155,20 @@ gather_players(const struct meed_settlement_basis *basis, const struct meed_coho
                const struct meed_defence_client *verdicts, struct meed_arena *arena,
                const struct meed_settlement_valued *valued, struct meed_settle_cohort *game)
 {
-    void *adapters = NULL, *names = NULL, *weights = NULL;
+    void *adapters = NULL, *names = NULL, *weights = NULL, *unlike = NULL;
     double *p = NULL;
     size_t players = (size_t)valued->players;
     MEED_TRY(meed_settlement_weights(basis, cohort, verdicts, arena, &p));
     MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(void *), &adapters));
     MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(void *), &names));
     MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(double), &weights));
+    MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(double), &unlike));
     for (int32_t i = 0; i < valued->players; i++) {
         int32_t at = valued->cohort_idx[i];
         ((const struct meed_adapter **)adapters)[i] = cohort->adapters[at];
         ((const char **)names)[i] = cohort->names[at];
         ((double *)weights)[i] = p[at];
+        ((double *)unlike)[i] = verdicts[at].unlike;
     }
     *game = (struct meed_settle_cohort){.round = cohort->round,
                                         .budget = meed_terms_budget(basis->terms, cohort->round),
@@ -164,6 +177,7 @@ gather_players(const struct meed_settlement_basis *basis, const struct meed_coho
                                         .clients = adapters,
                                         .names = names,
                                         .p = weights,
+                                        .unlike = unlike,
                                         .players = valued->players};
     return MEED_OK;
 }
@@ -222,6 +236,7 @@ static enum meed_status fill_clients(const struct meed_settlement_basis *basis,
         int32_t client = meed_registry_find(basis->registry, cohort->names[at]);
         struct meed_ledger_client *line = &entry->clients[client];
         line->state = states[value->status];
+        line->weight = value->weight;
         line->phi = value->phi;
         line->se = value->se;
         line->share = value->share;

@@ -35,6 +35,7 @@ struct meed_settle_cohort {
     const struct meed_adapter *const *clients; /* [players] */
     const char *const *names;                  /* [players] */
     const double *p;                           /* [players] */
+    const double *unlike;                      /* [players] of evaluation/verdict.h */
     int32_t players;                           /* ≥ 1 */
 };
 
@@ -78,7 +79,9 @@ bool meed_settlement_looks_back(const struct meed_settlement_basis *basis);
 MEED_MUST_CHECK enum meed_status meed_settlement_screen(const struct meed_settlement_basis *basis,
                                                         const struct meed_cohort *cohort,
                                                         struct meed_defence_client *verdicts);
-/* p_k [cohort->count] in the arena: the terms' weighting times the screen's factor. */
+/* p_k [cohort->count] in the arena, by the terms' weighting. Who is excluded, or sent back what it
+ * was given, leaves its weight to the others in proportion; what clipping takes off stays with the
+ * global adapter. */
 MEED_MUST_CHECK enum meed_status meed_settlement_weights(const struct meed_settlement_basis *basis,
                                                          const struct meed_cohort *cohort,
                                                          const struct meed_defence_client *verdicts,
@@ -114,7 +117,6 @@ struct meed_settlement_merge {
 };
 MEED_MUST_CHECK enum meed_status meed_settlement_merge(const struct meed_settlement_basis *basis,
                                                        const struct meed_cohort *cohort,
-                                                       const struct meed_defence_client *verdicts,
                                                        const struct meed_settlement_valued *valued,
                                                        struct meed_arena *arena,
                                                        struct meed_settlement_merge *merge);

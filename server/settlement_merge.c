@@ -96,23 +96,19 @@ static struct meed_aggregate_options options_of(const struct meed_settlement_bas
                                            .pool = basis->pool};
 }
 
-/* p [cohort->count]: the weights of those who are not excluded, 0 for the others. */
-static enum meed_status merge_weights(const struct meed_settlement_basis *basis,
-                                      const struct meed_cohort *cohort,
-                                      const struct meed_defence_client *verdicts,
+/* p [cohort->count]: what the valuation ended with. */
+static enum meed_status merge_weights(const struct meed_cohort *cohort,
                                       const struct meed_settlement_valued *valued,
                                       struct meed_arena *arena, double **p, bool **in)
 {
     void *block = NULL, *flags = NULL;
-    double *weights = NULL;
-    MEED_TRY(meed_settlement_weights(basis, cohort, verdicts, arena, &weights));
     MEED_TRY(meed_arena_alloc_array(arena, (size_t)cohort->count + 1, sizeof(double), &block));
     MEED_TRY(meed_arena_alloc_array(arena, (size_t)cohort->count + 1, sizeof(bool), &flags));
     *p = block;
     *in = flags;
     for (int32_t i = 0; i < valued->players; i++) {
         int32_t at = valued->cohort_idx[i];
-        (*p)[at] = valued->clients[i].status != MEED_PAY_EXCLUDED ? weights[at] : 0.0;
+        (*p)[at] = valued->clients[i].weight;
         (*in)[at] = (*p)[at] > 0.0;
     }
     return MEED_OK;
@@ -137,7 +133,6 @@ void meed_settlement_merge_clear(struct meed_settlement_merge *merge)
 
 enum meed_status meed_settlement_merge(const struct meed_settlement_basis *basis,
                                        const struct meed_cohort *cohort,
-                                       const struct meed_defence_client *verdicts,
                                        const struct meed_settlement_valued *valued,
                                        struct meed_arena *arena,
                                        struct meed_settlement_merge *merge)
@@ -148,7 +143,7 @@ enum meed_status meed_settlement_merge(const struct meed_settlement_basis *basis
     struct meed_adapter *next = NULL, *reference = NULL, *repaired = NULL;
     double *p = NULL;
     merge_init(merge);
-    MEED_TRY_OUT(merge_weights(basis, cohort, verdicts, valued, arena, &p, &merge->in));
+    MEED_TRY_OUT(merge_weights(cohort, valued, arena, &p, &merge->in));
     if (meed_aggregate_traits(terms->aggregation)->wants_reference) {
         MEED_TRY_OUT(align(basis, cohort, cohort->global, "reference", 0, &reference));
         MEED_TRY_OUT(meed_adapter_pack(reference, &merge->reference));

@@ -115,6 +115,7 @@ static inline enum meed_status fed_value(void *user, const struct meed_settle_co
         clients[i].status = good                    ? MEED_PAY_PAID
                             : clients[i].phi == 0.0 ? MEED_PAY_UNPAID
                                                     : MEED_PAY_EXCLUDED;
+        clients[i].weight = clients[i].status == MEED_PAY_EXCLUDED ? 0.0 : cohort->p[i];
         if (!good) {
             snprintf(clients[i].reason, sizeof clients[i].reason, "adds nothing");
         }

@@ -54,6 +54,7 @@ static enum meed_status value(void *user, const struct meed_settle_cohort *cohor
                        (cohort->round <= 2 || cohort->round == 5);
         clients[i].status = harmful ? MEED_PAY_EXCLUDED : i == 0 ? MEED_PAY_PAID : MEED_PAY_UNPAID;
         clients[i].share = i == 0 ? cohort->budget : 0;
+        clients[i].weight = harmful ? 0.0 : cohort->p[i];
         clients[i].phi = harmful ? -1.0 : 1.0;
         snprintf(clients[i].reason, sizeof clients[i].reason, "%s", harmful ? "harmful" : "");
     }

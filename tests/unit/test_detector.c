@@ -125,7 +125,7 @@ static void find_core(double **steps, int32_t count, int64_t n, bool *core)
     }
     qsort(sorted, (size_t)count, sizeof *sorted, rising);
     for (int32_t i = 0; i < count; i++) {
-        core[i] = typical[i] >= sorted[count * 3 / 10];
+        core[i] = typical[i] >= sorted[count * 4 / 10];
     }
 }
 

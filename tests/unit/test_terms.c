@@ -93,7 +93,7 @@ static void terms_hash_what_matters(void **state)
     CHANGE(plan.target_modules, 1);
     CHANGE(plan.codec.values, MEED_VALUE_INT4);
     CHANGE(aggregation, MEED_AGGREGATION_FEDAVG);
-    CHANGE(clip_multiple, 2);
+    CHANGE(clip_multiple, 1.5);
     CHANGE(defence[MEED_DETECTOR_GAP], MEED_DEFENCE_REFUSE);
     CHANGE(quarantine.strikes, 2);
     CHANGE(rule, MEED_PAY_PROPORTIONAL);
