@@ -20,11 +20,11 @@
 #include "cli/commands.h"
 #include "cli/score_session.h"
 #include "cli/simulation_cell.h"
-#include "cli/simulation_grid.h"
+#include "cli/simulation_detection.h"
+#include "cli/simulation_table.h"
 #include "cli/stop_signal.h"
-#include "evaluation/statistics.h"
 
-enum { MAX_SETS = 16, KEY_SET = 256, KEY_KEEP, CELL_MAX_BYTES = 1 << 30 };
+enum { MAX_SETS = 16, KEY_SET = 256, KEY_KEEP, NAME_BYTES = MEED_SIMULATION_KEY_BYTES + 16 };
 
 struct options {
     const char *file, *out, *json, *device;
@@ -60,10 +60,12 @@ static const char documentation[] =
     "    dialogues: at most so many a client}\n"
     "  clients: a list of {name, count, quality: 1, amount, attack, strength}\n"
     "  attack: {kind, share: of all clients, strength}\n"
-    "  sweep: a list of {key, values: […]}\n"
+    "  sweep: a list of {key, values: […]}; {key: rule+clip, values: [equal+0, shrunk+3]}\n"
+    "    turns two at once\n"
     "Keys to sweep and to --set: attack, share, strength, partition, alpha,\n"
     "  dialogues, clients, rounds, steps, rank, method, rule, clip, guard_z,\n"
-    "  aggregation, defence (of all detectors: default, off, flag, exclude)\n"
+    "  aggregation, attackers and trim (of robust:), strikes (of quarantine:),\n"
+    "  defence (of all detectors: default, off, flag, exclude), defence.DETECTOR\n"
     "Attacks: swap, garbage, safety, backdoor, judge, flip, scale, gaussian, gap,\n"
     "  zero, random, replay, duplicate, sybil, collude, adaptive";
 
@@ -119,8 +121,9 @@ struct simulation {
     struct meed_score_session session;
     struct meed_simulation_pool pool;
     struct meed_simulation_stage stage;
-    json_t *cells; /* array of {"key", "file", "settings", "seed", "summary"} */
-    int32_t done, total;
+    /* Of simulation.json: finished cells, rows of which every seed is finished. */
+    json_t *cells, *rows;
+    int32_t done, total; /* cells of the grid */
     /* The bar of the cell that runs. */
     struct meed_progress bar;
     char title[MEED_SIMULATION_KEY_BYTES + 64];
@@ -211,19 +214,20 @@ static void start_bar(struct simulation *simulation, const char *key)
     meed_progress_start(&simulation->bar, simulation->title, "visits", simulation->options.quiet);
 }
 
-static enum meed_status run_cell(struct simulation *simulation, int32_t row, int32_t seed_idx,
-                                 const char *key, json_t **document)
+static enum meed_status run_cell(struct simulation *simulation,
+                                 const struct meed_simulation_point *point, const char *key,
+                                 json_t **document)
 {
     enum meed_status st = MEED_OK;
     struct meed_simulation_cast cast = {.count = 0};
     struct meed_simulation_result result = {.round_count = 0};
-    struct meed_simulation_place place = {&simulation->file, row, seed_idx, simulation->source};
+    struct meed_simulation_place place = {&simulation->file, *point, simulation->source};
     char state[1024] = "";
     struct meed_federation_file *file = meed_heap_alloc(1, sizeof *file);
     if (!file) {
         return MEED_NOMEM;
     }
-    MEED_TRY_OUT(meed_simulation_grid_cell(&simulation->file, row, seed_idx, file));
+    MEED_TRY_OUT(meed_simulation_grid_cell(&simulation->file, point, file));
     MEED_TRY_OUT(
         meed_simulation_cast_deal(file, &simulation->pool, simulation->session.chat, &cast));
     MEED_TRY_OUT(meed_simulation_result_create(file->rounds, cast.count, &result));
@@ -246,51 +250,98 @@ out:
     return st;
 }
 
+/* The point's document, from its file if it is finished, and that file's name in OUT. */
+static enum meed_status find_cell(struct simulation *simulation,
+                                  const struct meed_simulation_point *point, char name[NAME_BYTES],
+                                  json_t **cell)
+{
+    char key[MEED_SIMULATION_KEY_BYTES], path[MEED_PATH_BYTES];
+    json_t *found = NULL;
+    MEED_TRY(meed_simulation_grid_key(&simulation->file.simulation, point, key));
+    snprintf(name, NAME_BYTES, "cells/%s.json", key);
+    snprintf(path, sizeof path, "%s/%s", simulation->out, name);
+    MEED_TRY(load_cell(simulation, path, &found));
+    if (!found) {
+        MEED_TRY(run_cell(simulation, point, key, &found));
+        enum meed_status st = write_json(path, found);
+        if (st != MEED_OK) {
+            json_decref(found);
+            return st;
+        }
+    }
+    *cell = found;
+    return MEED_OK;
+}
+
 /* ---- the grid -------------------------------------------------------------------------------- */
 
-/* Intervals over the seeds of one combination, from the finished cells. */
-static void row_intervals(const struct simulation *simulation, int32_t row,
-                          struct meed_statistics_interval intervals[MEED_SIMULATION_MEASURES])
+static bool was_attacked(const json_t *cell)
 {
-    const struct meed_simulation_plan *plan = &simulation->file.simulation;
-    for (int m = 0; m < MEED_SIMULATION_MEASURES; m++) {
-        double values[MEED_SIMULATION_MAX_SEEDS];
-        for (int32_t s = 0; s < plan->seed_count; s++) {
-            size_t at = (size_t)row * (size_t)plan->seed_count + (size_t)s;
-            json_t *summary = json_object_get(json_array_get(simulation->cells, at), "summary");
-            json_t *value = json_object_get(summary, meed_simulation_measures[m]);
-            values[s] = json_is_number(value) ? json_number_value(value) : NAN;
-        }
-        intervals[m] = meed_statistics_interval(values, plan->seed_count, 0.95);
+    const json_t *clients = json_object_get(cell, "clients");
+    bool found = false;
+    for (size_t i = 0; i < json_array_size(clients); i++) {
+        const char *attack =
+            json_string_value(json_object_get(json_array_get(clients, i), "attack"));
+        found = found || (attack && strcmp(attack, "none") != 0);
     }
+    return found;
 }
 
-static int32_t finished_rows(const struct simulation *simulation)
+static double measure(const json_t *summary, const char *name)
 {
-    return (int32_t)(json_array_size(simulation->cells) /
-                     (size_t)simulation->file.simulation.seed_count);
+    const json_t *value = json_object_get(summary, name);
+    return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-static json_t *rows_json(const struct simulation *simulation)
+/* What only the pair says: the gain that is left, and what became of the guard axes. */
+static void hold_against(json_t *summary, const json_t *clean)
 {
-    json_t *rows = json_array();
-    for (int32_t row = 0; row < finished_rows(simulation); row++) {
-        struct meed_statistics_interval intervals[MEED_SIMULATION_MEASURES];
-        json_t *summary = json_object();
-        row_intervals(simulation, row, intervals);
-        for (int m = 0; m < MEED_SIMULATION_MEASURES; m++) {
-            json_object_set_new(summary, meed_simulation_measures[m],
-                                json_pack("{s:o, s:o, s:I}", "mean",
-                                          meed_simulation_number(intervals[m].mean), "half",
-                                          meed_simulation_number(intervals[m].half), "count",
-                                          (json_int_t)intervals[m].count));
+    double clean_gain = measure(clean, "gain");
+    double kept = clean_gain > 0.0 ? measure(summary, "gain") / clean_gain : NAN;
+    json_object_set_new(summary, "gain_kept", meed_simulation_number(kept));
+    const char *name = NULL;
+    json_t *value = NULL, *copy = json_copy(summary);
+    json_object_foreach(copy, name, value)
+    {
+        char change[MEED_SIMULATION_MEASURE_BYTES];
+        if (strncmp(name, "axis_", 5) == 0) {
+            snprintf(change, sizeof change, "%s_change", name);
+            json_object_set_new(
+                summary, change,
+                meed_simulation_number(measure(summary, name) - measure(clean, name)));
         }
-        json_array_append_new(
-            rows, json_pack("{s:o, s:o}", "settings",
-                            meed_simulation_settings_json(&simulation->file.simulation, row),
-                            "summary", summary));
     }
-    return rows;
+    json_decref(copy);
+}
+
+/* The cell, its twin where it needs one, and its line in simulation.json. *cell is the caller's. */
+static enum meed_status do_cell(struct simulation *simulation,
+                                const struct meed_simulation_point *point, json_t **cell)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_simulation_point twin;
+    char name[NAME_BYTES], twin_name[NAME_BYTES];
+    json_t *found = NULL, *clean = NULL;
+    MEED_TRY_OUT(find_cell(simulation, point, name, &found));
+    json_t *summary = json_copy(json_object_get(found, "summary"));
+    json_t *entry =
+        json_pack("{s:O, s:s, s:O, s:O, s:n, s:o}", "key", json_object_get(found, "key"), "file",
+                  name, "settings", json_object_get(found, "settings"), "seed",
+                  json_object_get(found, "seed"), "clean", "summary", summary);
+    json_array_append_new(simulation->cells, entry);
+    if (was_attacked(found)) {
+        MEED_TRY_OUT(meed_simulation_grid_twin(&simulation->file, point, &twin));
+        MEED_TRY_OUT(find_cell(simulation, &twin, twin_name, &clean));
+        json_object_set_new(entry, "clean", json_string(twin_name));
+        hold_against(summary, json_object_get(clean, "summary"));
+    }
+    simulation->done++;
+    *cell = found;
+    found = NULL;
+out:
+    json_decref(found);
+    json_decref(clean);
+    return st;
 }
 
 static enum meed_status write_summary(const struct simulation *simulation)
@@ -310,9 +361,9 @@ static enum meed_status write_summary(const struct simulation *simulation)
             sweep, json_pack("{s:s, s:o}", "key", plan->sweeps[i].key, "values", values));
     }
     json_t *document =
-        json_pack("{s:s, s:s, s:s, s:o, s:o, s:O, s:o}", "schema", "meed.simulation/1", "name",
+        json_pack("{s:s, s:s, s:s, s:o, s:o, s:O, s:O}", "schema", "meed.simulation/1", "name",
                   simulation->file.name, "source", simulation->source, "seeds", seeds, "sweep",
-                  sweep, "cells", simulation->cells, "rows", rows_json(simulation));
+                  sweep, "cells", simulation->cells, "rows", simulation->rows);
     snprintf(path, sizeof path, "%s/simulation.json", simulation->out);
     enum meed_status st = write_json(path, document);
     if (st == MEED_OK && simulation->options.json) {
@@ -322,87 +373,32 @@ static enum meed_status write_summary(const struct simulation *simulation)
     return st;
 }
 
-static enum meed_status do_cell(struct simulation *simulation, int32_t row, int32_t seed_idx)
+/* A combination with all its seeds. */
+static enum meed_status do_row(struct simulation *simulation, int32_t row)
 {
-    char key[MEED_SIMULATION_KEY_BYTES], name[MEED_SIMULATION_KEY_BYTES + 16],
-        path[MEED_PATH_BYTES];
-    json_t *cell = NULL;
-    meed_simulation_grid_key(&simulation->file.simulation, row, seed_idx, key);
-    snprintf(name, sizeof name, "cells/%s.json", key);
-    snprintf(path, sizeof path, "%s/%s", simulation->out, name);
-    MEED_TRY(load_cell(simulation, path, &cell));
-    if (!cell) {
-        MEED_TRY(run_cell(simulation, row, seed_idx, key, &cell));
-        enum meed_status st = write_json(path, cell);
-        if (st != MEED_OK) {
-            json_decref(cell);
-            return st;
-        }
-    }
-    json_array_append_new(simulation->cells,
-                          json_pack("{s:s, s:s, s:O, s:O, s:O}", "key", key, "file", name,
-                                    "settings", json_object_get(cell, "settings"), "seed",
-                                    json_object_get(cell, "seed"), "summary",
-                                    json_object_get(cell, "summary")));
-    json_decref(cell);
-    simulation->done++;
-    return write_summary(simulation);
-}
-
-/* ---- table ----------------------------------------------------------------------------------- */
-
-static const struct {
-    const char *title;
-    int measure; /* of meed_simulation_measures */
-    double factor;
-    const char *format;
-} columns[] = {
-    {"utility", 1, 1, "%.4f"},         {"attackers' pay %", 5, 100, "%.1f"},
-    {"AUROC", 6, 1, "%.3f"},           {"caught %", 7, 100, "%.1f"},
-    {"wrongly out %", 8, 100, "%.1f"}, {"pay spread %", 9, 100, "%.1f"},
-    {"rho quality", 10, 1, "%.3f"},    {"rho amount", 11, 1, "%.3f"},
-};
-enum { CELL_WIDTH = 18, SETTING_WIDTH = 14 };
-
-static void print_interval(const struct meed_statistics_interval *interval, double factor,
-                           const char *format)
-{
-    char text[96] = "-";
-    if (!isnan(interval->mean)) {
-        int size = snprintf(text, sizeof text, format, interval->mean * factor);
-        if (!isnan(interval->half)) {
-            size += snprintf(text + size, sizeof text - (size_t)size, " ± ");
-            snprintf(text + size, sizeof text - (size_t)size, format, interval->half * factor);
-        }
-    }
-    meed_score_session_cell(text, CELL_WIDTH, true);
-}
-
-static void print_table(const struct simulation *simulation)
-{
+    enum meed_status st = MEED_OK;
     const struct meed_simulation_plan *plan = &simulation->file.simulation;
-    for (int32_t i = 0; i < plan->sweep_count; i++) {
-        meed_score_session_cell(plan->sweeps[i].key, SETTING_WIDTH, false);
+    struct meed_simulation_point point = {row, 0, false};
+    json_t *documents = json_array(), *summaries = json_array(), *attacks = NULL;
+    for (; point.seed_idx < plan->seed_count; point.seed_idx++) {
+        json_t *cell = NULL;
+        MEED_TRY_OUT(do_cell(simulation, &point, &cell));
+        json_array_append_new(documents, cell);
+        const json_t *entry =
+            json_array_get(simulation->cells, json_array_size(simulation->cells) - 1);
+        json_array_append(summaries, json_object_get(entry, "summary"));
+        MEED_TRY_OUT(write_summary(simulation));
     }
-    for (size_t c = 0; c < MEED_COUNT(columns); c++) {
-        meed_score_session_cell(columns[c].title, CELL_WIDTH, true);
-    }
-    putchar('\n');
-    for (int32_t row = 0; row < finished_rows(simulation); row++) {
-        struct meed_statistics_interval intervals[MEED_SIMULATION_MEASURES];
-        row_intervals(simulation, row, intervals);
-        for (int32_t i = 0; i < plan->sweep_count; i++) {
-            meed_score_session_cell(
-                plan->sweeps[i].values[meed_simulation_grid_value(plan, row, i)], SETTING_WIDTH,
-                false);
-        }
-        for (size_t c = 0; c < MEED_COUNT(columns); c++) {
-            print_interval(&intervals[columns[c].measure], columns[c].factor, columns[c].format);
-        }
-        putchar('\n');
-    }
-    printf("\n  %d of %d cells, 95 %% intervals over %d seeds\n  summary: %s/simulation.json\n",
-           simulation->done, simulation->total, plan->seed_count, simulation->out);
+    MEED_TRY_OUT(meed_simulation_detection(documents, &attacks));
+    json_array_append_new(
+        simulation->rows,
+        json_pack("{s:o, s:o, s:o}", "settings", meed_simulation_settings_json(plan, &point),
+                  "summary", meed_simulation_table_intervals(summaries), "attacks", attacks));
+    MEED_TRY_OUT(write_summary(simulation));
+out:
+    json_decref(documents);
+    json_decref(summaries);
+    return st;
 }
 
 /* ---- the command ----------------------------------------------------------------------------- */
@@ -424,6 +420,26 @@ static enum meed_status fingerprint(struct simulation *simulation)
     return st;
 }
 
+/* Every setting, before hours are spent. */
+static enum meed_status try_grid(const struct simulation *simulation)
+{
+    enum meed_status st = MEED_OK;
+    const struct meed_simulation_plan *plan = &simulation->file.simulation;
+    struct meed_simulation_point point = {0, 0, false};
+    char key[MEED_SIMULATION_KEY_BYTES];
+    struct meed_federation_file *file = meed_heap_alloc(1, sizeof *file);
+    if (!file) {
+        return MEED_NOMEM;
+    }
+    for (; point.row < meed_simulation_grid_rows(plan); point.row++) {
+        MEED_TRY_OUT(meed_simulation_grid_key(plan, &point, key));
+        MEED_TRY_OUT(meed_simulation_grid_cell(&simulation->file, &point, file));
+    }
+out:
+    meed_heap_free(file);
+    return st;
+}
+
 static enum meed_status open_all(struct simulation *simulation)
 {
     struct options *options = &simulation->options;
@@ -437,11 +453,12 @@ static enum meed_status open_all(struct simulation *simulation)
                          options->file);
     }
     for (int i = 0; i < options->set_count; i++) {
-        char key[MEED_SIMULATION_WORD_BYTES];
+        char key[MEED_SIMULATION_SETTING_BYTES];
         const char *equals = strchr(options->sets[i], '=');
         snprintf(key, sizeof key, "%.*s", (int)(equals - options->sets[i]), options->sets[i]);
         MEED_TRY(meed_simulation_grid_set(file, key, equals + 1));
     }
+    MEED_TRY(try_grid(simulation));
     MEED_TRY(fingerprint(simulation));
     snprintf(simulation->out, sizeof simulation->out, "%s%s", options->out ? "" : "out/",
              options->out ? options->out : file->name);
@@ -468,25 +485,24 @@ static enum meed_status run_grid(struct simulation *simulation)
                                                        .stop = meed_stop_signal_catch(),
                                                        .progress = on_progress,
                                                        .progress_user = simulation};
-    for (int32_t row = 0; row < rows; row++) { /* every setting is tried before hours are spent */
-        struct meed_federation_file *file = meed_heap_alloc(1, sizeof *file);
-        enum meed_status st =
-            file ? meed_simulation_grid_cell(&simulation->file, row, 0, file) : MEED_NOMEM;
-        meed_heap_free(file);
-        MEED_TRY(st);
-    }
     for (int32_t row = 0; row < rows; row++) {
-        for (int32_t seed_idx = 0; seed_idx < plan->seed_count; seed_idx++) {
-            MEED_TRY(do_cell(simulation, row, seed_idx));
-        }
+        MEED_TRY(do_row(simulation, row));
     }
     return MEED_OK;
+}
+
+static void print_end(const struct simulation *simulation)
+{
+    meed_simulation_table_print(simulation->rows);
+    printf("\n  %d of %d cells, 95 %% intervals over %d seeds\n  summary: %s/simulation.json\n",
+           simulation->done, simulation->total, simulation->file.simulation.seed_count,
+           simulation->out);
 }
 
 enum meed_status meed_cmd_simulate(int argc, char **argv)
 {
     static struct simulation simulation;
-    simulation = (struct simulation){.cells = json_array()};
+    simulation = (struct simulation){.cells = json_array(), .rows = json_array()};
     struct argp argp = {option_rows, option_parse, "FILE", documentation, NULL, NULL, NULL};
     enum meed_status st = MEED_OK;
     MEED_TRY_OUT(meed_command_line_parse(&argp, argc, argv, &simulation.options,
@@ -497,9 +513,10 @@ enum meed_status meed_cmd_simulate(int argc, char **argv)
     }
     MEED_TRY_OUT(open_all(&simulation));
     MEED_TRY_OUT(run_grid(&simulation));
-    print_table(&simulation);
+    print_end(&simulation);
 out:
     json_decref(simulation.cells);
+    json_decref(simulation.rows);
     meed_simulation_pool_clear(&simulation.pool);
     meed_score_session_close(&simulation.session);
     return st;

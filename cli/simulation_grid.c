@@ -1,9 +1,11 @@
 /* See simulation_grid.h. */
 #include "cli/simulation_grid.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/parse.h"
+#include "evaluation/payment.h"
 #include "server/aggregate.h"
 #include "server/defence.h"
 
@@ -16,28 +18,74 @@ int32_t meed_simulation_grid_rows(const struct meed_simulation_plan *plan)
     return rows;
 }
 
-int32_t meed_simulation_grid_value(const struct meed_simulation_plan *plan, int32_t row,
-                                   int32_t sweep)
+/* Of sweep `sweep` in combination `row`. */
+static const char *value_of(const struct meed_simulation_plan *plan, int32_t row, int32_t sweep)
 {
     for (int32_t i = plan->sweep_count - 1; i > sweep; i--) {
         row /= plan->sweeps[i].value_count;
     }
-    return row % plan->sweeps[sweep].value_count;
+    return plan->sweeps[sweep].values[row % plan->sweeps[sweep].value_count];
 }
 
-void meed_simulation_grid_key(const struct meed_simulation_plan *plan, int32_t row,
-                              int32_t seed_idx, char key[MEED_SIMULATION_KEY_BYTES])
+/* The piece between the pluses before and after; false if there are not so many. */
+static bool piece(const char *text, int32_t idx, char found[MEED_SIMULATION_SETTING_BYTES])
 {
-    size_t used = 0;
-    for (int32_t i = 0; i < plan->sweep_count; i++) {
-        const struct meed_simulation_sweep *sweep = &plan->sweeps[i];
-        const char *value = sweep->values[meed_simulation_grid_value(plan, row, i)];
-        int size = snprintf(key + used, MEED_SIMULATION_KEY_BYTES - used, "%.20s=%.24s,",
-                            sweep->key, value);
-        used += (size_t)size;
+    for (; idx > 0; idx--) {
+        text = strchr(text, '+');
+        if (!text) {
+            return false;
+        }
+        text++;
     }
-    snprintf(key + used, MEED_SIMULATION_KEY_BYTES - used, "seed=%llu",
-             (unsigned long long)plan->seeds[seed_idx]);
+    snprintf(found, MEED_SIMULATION_SETTING_BYTES, "%.*s", (int)strcspn(text, "+"), text);
+    return true;
+}
+
+static bool about_attacks(const char *key)
+{
+    return strcmp(key, "attack") == 0 || strcmp(key, "share") == 0 || strcmp(key, "strength") == 0;
+}
+
+bool meed_simulation_grid_setting(const struct meed_simulation_plan *plan,
+                                  const struct meed_simulation_point *point, int32_t idx,
+                                  struct meed_simulation_setting *setting)
+{
+    for (int32_t i = 0; i < plan->sweep_count; i++) {
+        const char *key = plan->sweeps[i].key, *value = value_of(plan, point->row, i);
+        bool several = strchr(key, '+') != NULL;
+        for (int32_t at = 0; piece(key, at, setting->key); at++) {
+            if ((point->clean && about_attacks(setting->key)) || idx-- > 0) {
+                continue;
+            }
+            if (!several || !piece(value, at, setting->value)) {
+                snprintf(setting->value, sizeof setting->value, "%s", value);
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
+enum meed_status meed_simulation_grid_key(const struct meed_simulation_plan *plan,
+                                          const struct meed_simulation_point *point,
+                                          char key[MEED_SIMULATION_KEY_BYTES])
+{
+    struct meed_simulation_setting setting;
+    size_t used = (size_t)snprintf(key, MEED_SIMULATION_KEY_BYTES, point->clean ? "clean," : "");
+    for (int32_t i = 0; meed_simulation_grid_setting(plan, point, i, &setting); i++) {
+        used += (size_t)snprintf(key + used, MEED_SIMULATION_KEY_BYTES - used, "%s=%s,",
+                                 setting.key, setting.value);
+        if (used >= MEED_SIMULATION_KEY_BYTES) {
+            return MEED_FAIL(MEED_CONFIG,
+                             "simulate.sweep: the settings of one cell are longer than a file's "
+                             "name can be; sweep fewer at once");
+        }
+    }
+    int size = snprintf(key + used, MEED_SIMULATION_KEY_BYTES - used, "seed=%llu",
+                        (unsigned long long)plan->seeds[point->seed_idx]);
+    return used + (size_t)size < MEED_SIMULATION_KEY_BYTES
+               ? MEED_OK
+               : MEED_FAIL(MEED_CONFIG, "simulate.sweep: no room for the seed in a file's name");
 }
 
 /* ---- settings -------------------------------------------------------------------------------- */
@@ -127,12 +175,17 @@ static enum meed_status set_method(struct meed_federation_file *file, const char
 
 static enum meed_status set_rule(struct meed_federation_file *file, const char *value)
 {
-    bool proportional = strcmp(value, "proportional") == 0;
-    if (!proportional && strcmp(value, "shrunk") != 0) {
-        return MEED_FAIL(MEED_ARG, "no rule \"%.32s\"; there are shrunk and proportional", value);
+    char list[128] = "";
+    for (int i = 0; i < MEED_PAY_RULE_COUNT; i++) {
+        const char *name = meed_payment_rule_name((enum meed_pay_rule)i);
+        size_t used = strlen(list);
+        if (strcmp(value, name) == 0) {
+            file->rule = (enum meed_pay_rule)i;
+            return MEED_OK;
+        }
+        snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", name);
     }
-    file->rule = proportional ? MEED_PAY_PROPORTIONAL : MEED_PAY_SHRUNK;
-    return MEED_OK;
+    return MEED_FAIL(MEED_ARG, "no rule \"%.32s\"; there are %s", value, list);
 }
 
 static enum meed_status set_aggregation(struct meed_federation_file *file, const char *value)
@@ -150,17 +203,58 @@ static enum meed_status set_guard_z(struct meed_federation_file *file, const cha
     return meed_parse_f64("guard_z", value, 0, 100, &file->guard_z);
 }
 
-static enum meed_status set_defence(struct meed_federation_file *file, const char *value)
+static enum meed_status set_attackers(struct meed_federation_file *file, const char *value)
+{
+    return set_whole("attackers", value, 0, MEED_LIMIT_CLIENTS, &file->robust.attackers);
+}
+
+static enum meed_status set_trim(struct meed_federation_file *file, const char *value)
+{
+    return meed_parse_f64("trim", value, 0, 0.4999, &file->robust.trim);
+}
+
+static enum meed_status set_strikes(struct meed_federation_file *file, const char *value)
+{
+    return set_whole("strikes", value, 0, 100000, &file->quarantine.strikes);
+}
+
+static enum meed_status parse_action(const char *value, enum meed_defence_action *action)
 {
     for (int i = 0; i < MEED_DEFENCE_ACTION_COUNT; i++) {
         if (strcmp(value, meed_defence_action_name((enum meed_defence_action)i)) == 0) {
-            for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
-                file->defence[d] = (enum meed_defence_action)i;
-            }
+            *action = (enum meed_defence_action)i;
             return MEED_OK;
         }
     }
     return MEED_FAIL(MEED_ARG, "detectors can do default, off, flag or exclude");
+}
+
+/* Of all detectors; `span` does not exclude (defence.h) and makes its remark. */
+static enum meed_status set_defence(struct meed_federation_file *file, const char *value)
+{
+    enum meed_defence_action action = MEED_DEFENCE_DEFAULT;
+    MEED_TRY(parse_action(value, &action));
+    for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
+        bool remark = action == MEED_DEFENCE_REFUSE && d == MEED_DETECTOR_SPAN;
+        file->defence[d] = remark ? MEED_DEFENCE_REMARK : action;
+    }
+    return MEED_OK;
+}
+
+/* defence.norm, defence.gap … */
+static enum meed_status set_detector(struct meed_federation_file *file, const char *name,
+                                     const char *value)
+{
+    char list[128] = "";
+    for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
+        const char *known = meed_detector_name((enum meed_detector)d);
+        size_t used = strlen(list);
+        if (strcmp(name, known) == 0) {
+            return parse_action(value, &file->defence[d]);
+        }
+        snprintf(list + used, sizeof list - used, "%s%s", d > 0 ? ", " : "", known);
+    }
+    return MEED_FAIL(MEED_ARG, "no detector \"%.32s\"; there are %s", name, list);
 }
 
 static const struct {
@@ -172,37 +266,96 @@ static const struct {
     {"clients", set_clients},     {"rounds", set_rounds},   {"steps", set_steps},
     {"rank", set_rank},           {"method", set_method},   {"rule", set_rule},
     {"clip", set_clip},           {"guard_z", set_guard_z}, {"aggregation", set_aggregation},
+    {"attackers", set_attackers}, {"trim", set_trim},       {"strikes", set_strikes},
     {"defence", set_defence},
 };
 
 enum meed_status meed_simulation_grid_set(struct meed_federation_file *file, const char *key,
                                           const char *value)
 {
+    static const char detector[] = "defence.";
+    enum meed_status st = MEED_NOT_FOUND;
     char list[256] = "";
-    for (size_t i = 0; i < MEED_COUNT(settings); i++) {
+    for (size_t i = 0; i < MEED_COUNT(settings) && st == MEED_NOT_FOUND; i++) {
         if (strcmp(key, settings[i].key) == 0) {
-            if (settings[i].set(file, value) != MEED_OK) {
-                return MEED_FAIL(MEED_CONFIG, "%s cannot be \"%.32s\": %s", key, value,
-                                 meed_last_error());
-            }
-            return MEED_OK;
+            st = settings[i].set(file, value);
         }
         size_t used = strlen(list);
-        snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", settings[i].key);
+        snprintf(list + used, sizeof list - used, "%s, ", settings[i].key);
     }
-    return MEED_FAIL(MEED_CONFIG, "no setting \"%.32s\" to sweep; there are %s", key, list);
+    if (strncmp(key, detector, strlen(detector)) == 0) {
+        st = set_detector(file, key + strlen(detector), value);
+    }
+    if (st == MEED_NOT_FOUND) {
+        return MEED_FAIL(MEED_CONFIG, "no setting \"%.32s\" to sweep; there are %sdefence.DETECTOR",
+                         key, list);
+    }
+    return st == MEED_OK ? MEED_OK
+                         : MEED_FAIL(MEED_CONFIG, "%s cannot be \"%.32s\": %s", key, value,
+                                     meed_last_error());
 }
 
-enum meed_status meed_simulation_grid_cell(const struct meed_federation_file *from, int32_t row,
-                                           int32_t seed_idx, struct meed_federation_file *file)
+/* ---- cells ----------------------------------------------------------------------------------- */
+
+static void take_attacks_away(struct meed_simulation_plan *plan)
 {
-    const struct meed_simulation_plan *plan = &from->simulation;
+    plan->attack = MEED_ATTACK_NONE;
+    for (int32_t g = 0; g < plan->group_count; g++) {
+        plan->groups[g].attack = MEED_ATTACK_NONE;
+    }
+}
+
+static bool has_attackers(const struct meed_simulation_plan *plan)
+{
+    bool found = plan->attack != MEED_ATTACK_NONE &&
+                 lround(plan->share * meed_simulation_plan_clients(plan)) > 0;
+    for (int32_t g = 0; g < plan->group_count; g++) {
+        found = found || plan->groups[g].attack != MEED_ATTACK_NONE;
+    }
+    return found;
+}
+
+enum meed_status meed_simulation_grid_cell(const struct meed_federation_file *from,
+                                           const struct meed_simulation_point *point,
+                                           struct meed_federation_file *file)
+{
+    struct meed_simulation_setting setting;
     *file = *from;
-    file->seed = plan->seeds[seed_idx];
-    for (int32_t i = 0; i < plan->sweep_count; i++) {
-        const struct meed_simulation_sweep *sweep = &plan->sweeps[i];
-        MEED_TRY(meed_simulation_grid_set(file, sweep->key,
-                                          sweep->values[meed_simulation_grid_value(plan, row, i)]));
+    file->seed = from->simulation.seeds[point->seed_idx];
+    for (int32_t i = 0; meed_simulation_grid_setting(&from->simulation, point, i, &setting); i++) {
+        MEED_TRY(meed_simulation_grid_set(file, setting.key, setting.value));
+    }
+    if (point->clean) {
+        take_attacks_away(&file->simulation);
     }
     return MEED_OK;
+}
+
+enum meed_status meed_simulation_grid_twin(const struct meed_federation_file *from,
+                                           const struct meed_simulation_point *point,
+                                           struct meed_simulation_point *twin)
+{
+    enum meed_status st = MEED_OK;
+    const struct meed_simulation_plan *plan = &from->simulation;
+    struct meed_simulation_point found = {point->row, point->seed_idx, true}, other = found;
+    char wanted[MEED_SIMULATION_KEY_BYTES], key[MEED_SIMULATION_KEY_BYTES];
+    struct meed_federation_file *file = meed_heap_alloc(1, sizeof *file);
+    if (!file) {
+        return MEED_NOMEM;
+    }
+    MEED_TRY_OUT(meed_simulation_grid_key(plan, &found, wanted));
+    int32_t rows = meed_simulation_grid_rows(plan);
+    for (other.row = 0; other.row < rows; other.row++) {
+        struct meed_simulation_point as_is = {other.row, point->seed_idx, false};
+        MEED_TRY_OUT(meed_simulation_grid_key(plan, &other, key));
+        MEED_TRY_OUT(meed_simulation_grid_cell(from, &as_is, file));
+        if (strcmp(key, wanted) == 0 && !has_attackers(&file->simulation)) {
+            found = as_is;
+            break;
+        }
+    }
+    *twin = found;
+out:
+    meed_heap_free(file);
+    return st;
 }

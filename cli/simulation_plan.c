@@ -103,9 +103,23 @@ static enum meed_status resolve_group(const char *path, const struct meed_simula
                           &group->strength);
 }
 
+static int pluses(const char *text)
+{
+    int count = 0;
+    for (; *text; text++) {
+        count += *text == '+';
+    }
+    return count;
+}
+
 static enum meed_status resolve_sweep(const char *path, const struct meed_simulation_raw_sweep *raw,
                                       struct meed_simulation_sweep *sweep)
 {
+    int more = pluses(raw->key);
+    if (strlen(raw->key) >= sizeof sweep->key) {
+        return MEED_FAIL(MEED_CONFIG, "%s: simulate.sweep: the key \"%.40s…\" is too long", path,
+                         raw->key);
+    }
     snprintf(sweep->key, sizeof sweep->key, "%s", raw->key);
     sweep->value_count = (int32_t)raw->values_count;
     for (unsigned i = 0; i < raw->values_count; i++) {
@@ -114,6 +128,12 @@ static enum meed_status resolve_sweep(const char *path, const struct meed_simula
             strspn(raw->values[i], "abcdefghijklmnopqrstuvwxyz0123456789._-+") != size) {
             return MEED_FAIL(MEED_CONFIG, "%s: simulate.sweep: \"%.40s\" is no value of a setting",
                              path, raw->values[i]);
+        }
+        if (more > 0 && pluses(raw->values[i]) != more) {
+            return MEED_FAIL(MEED_CONFIG,
+                             "%s: simulate.sweep: \"%.40s\" must be %d values with + between, one "
+                             "for each key of \"%.64s\"",
+                             path, raw->values[i], more + 1, raw->key);
         }
         memcpy(sweep->values[i], raw->values[i], size + 1);
     }

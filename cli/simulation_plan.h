@@ -12,6 +12,7 @@
  *     sweep:
  *       - {key: attack, values: [swap, flip, gap]}
  *       - {key: share, values: [0.1, 0.3]}
+ *       - {key: aggregation+guard_z, values: [svd+2.576, fedavg+100]}   # two at once
  *
  * The grid is the product of the swept values and the seeds; a cell is one federation. Everything
  * above `simulate:` is read as `meed up` reads it. Kinds are those of evaluation/partition.h and
@@ -30,7 +31,8 @@ enum {
     MEED_SIMULATION_MAX_SWEEPS = 4,
     MEED_SIMULATION_MAX_VALUES = 32,
     MEED_SIMULATION_MAX_CLIENTS = 4096,
-    MEED_SIMULATION_WORD_BYTES = 32
+    MEED_SIMULATION_WORD_BYTES = 32,
+    MEED_SIMULATION_SETTING_BYTES = 64
 };
 
 struct meed_simulation_group {
@@ -43,9 +45,9 @@ struct meed_simulation_group {
 };
 
 struct meed_simulation_sweep {
-    char key[MEED_SIMULATION_WORD_BYTES];
+    char key[MEED_SIMULATION_SETTING_BYTES]; /* one, or several with + between */
     int32_t value_count;
-    char values[MEED_SIMULATION_MAX_VALUES][MEED_SIMULATION_WORD_BYTES];
+    char values[MEED_SIMULATION_MAX_VALUES][MEED_SIMULATION_SETTING_BYTES];
 };
 
 struct meed_simulation_plan {

@@ -4,31 +4,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include "cli/simulation_grid.h"
+#include "evaluation/payment.h"
 #include "evaluation/statistics.h"
 #include "server/aggregate.h"
 
 #define RESULT_MAX_BYTES ((size_t)1 << 34)
-enum {
-    UTILITY_BEFORE,
-    UTILITY_AFTER,
-    BUDGET,
-    PAID,
-    HONEST_SHARE,
-    ATTACKER_SHARE,
-    AUROC,
-    CAUGHT,
-    FALSE_EXCLUSION,
-    SPREAD,
-    SPEARMAN_QUALITY,
-    SPEARMAN_AMOUNT
-};
-const char *const meed_simulation_measures[MEED_SIMULATION_MEASURES] = {
-    "utility_before", "utility_after",    "budget",
-    "paid",           "honest_share",     "attacker_share",
-    "auroc",          "caught",           "false_exclusion",
-    "spread",         "spearman_quality", "spearman_amount"};
-
 enum meed_status meed_simulation_result_create(int32_t rounds, int32_t clients,
                                                struct meed_simulation_result *result)
 {
@@ -54,94 +34,191 @@ void meed_simulation_result_clear(struct meed_simulation_result *result)
     memset(result, 0, sizeof *result);
 }
 
+/* ---- scores ---------------------------------------------------------------------------------- */
+
+/* 1 where a guard excludes by default: φ + z·se = 0. An error of 0 means that nothing was left to
+ * chance, and any loss is then a sure one. */
+static double depth(double phi, double se)
+{
+    return phi < 0.0 ? -phi / (meed_valuation_defaults().guard_z * fmax(se, 1e-12)) : 0.0;
+}
+
+static double screened(const struct meed_simulation_seat *seat)
+{
+    return seat->state == MEED_SEAT_ABSENT ? NAN : seat->score;
+}
+
+/* What was never valued (a screen took it out, or quarantine) has nothing but its score, and that
+ * only says something if it is why. */
+static double combined(const struct meed_benchmark *benchmark,
+                       const struct meed_simulation_seat *seat)
+{
+    double score = screened(seat);
+    if (!seat->valued) {
+        return score >= 1.0 ? score : NAN;
+    }
+    score = fmax(score, depth(seat->phi, seat->se));
+    for (int32_t i = 0; i < benchmark->axis_count; i++) {
+        if (benchmark->axes[i].guard) {
+            score = fmax(score, depth(seat->axis_phi[i], seat->axis_se[i]));
+        }
+    }
+    return score;
+}
+
 /* ---- summary --------------------------------------------------------------------------------- */
 
-/* Of one client over all rounds: credits, share of rounds in which it was excluded, mean score. */
-static void add_up(const struct meed_simulation_result *result, int32_t client, double *share,
-                   double *excluded, double *score)
-{
-    *share = *excluded = *score = 0.0;
-    for (int32_t r = 0; r < result->round_count; r++) {
-        const struct meed_simulation_seat *seat = &result->rounds[r].seats[client];
-        *share += (double)seat->share;
-        *score += fmax(seat->score, 0.0) / result->round_count;
-        *excluded += seat->state == MEED_SEAT_EXCLUDED ? 1.0 / result->round_count : 0.0;
-    }
-}
-
+/* What the figures of one cell are made of. */
 struct tally {
-    int32_t count, honest, attackers;
-    double *suspicion, *pay, *quality, *amount; /* [count]; the last three of honest ones first */
+    const struct meed_benchmark *benchmark;
+    const struct meed_simulation_cast *cast;
+    const struct meed_simulation_result *result;
+    /* [clients] each; the last three of honest ones, as they come */
+    double *score, *pay, *quality, *amount;
     bool *positive;
+    int32_t honest;
+    int64_t sent[2], excluded[2]; /* updates of honest clients, of attackers */
+    double paid[2];
 };
 
-static void tally_client(const struct meed_simulation_cast *cast,
-                         const struct meed_simulation_result *result, int32_t i,
-                         struct tally *tally, double *measures)
+static bool attacks(const struct meed_simulation_member *member)
 {
-    const struct meed_simulation_member *member = &cast->members[i];
-    double share = 0.0, excluded = 0.0, score = 0.0;
-    add_up(result, i, &share, &excluded, &score);
-    bool attacks = member->role.attack != MEED_ATTACK_NONE;
-    tally->positive[i] = attacks;
-    tally->suspicion[i] =
-        excluded + 1e-2 * score / (1.0 + score) - 1e-4 * share / fmax(measures[BUDGET], 1.0);
-    measures[PAID] += share;
-    if (attacks) {
-        tally->attackers++;
-        measures[ATTACKER_SHARE] += share;
-        measures[CAUGHT] += excluded;
-        return;
-    }
-    tally->pay[tally->honest] = share;
-    tally->quality[tally->honest] = member->quality;
-    tally->amount[tally->honest++] = (double)member->dataset->count;
-    measures[HONEST_SHARE] += share;
-    measures[FALSE_EXCLUSION] += excluded;
+    return member->role.attack != MEED_ATTACK_NONE;
 }
 
-static void conclude(const struct tally *tally, double *measures)
+static int64_t rounds_in(const struct meed_simulation_result *result, int32_t client,
+                         enum meed_aggregator_seat state)
 {
-    double mean = tally->honest > 0 ? measures[HONEST_SHARE] / tally->honest : 0.0;
-    measures[SPREAD] = mean > 0.0 ? 0.0 : NAN;
+    int64_t rounds = 0;
+    for (int32_t r = 0; r < result->round_count; r++) {
+        rounds += result->rounds[r].seats[client].state == state;
+    }
+    return rounds;
+}
+
+static int64_t credits(const struct meed_simulation_result *result, int32_t client)
+{
+    int64_t sum = 0;
+    for (int32_t r = 0; r < result->round_count; r++) {
+        sum += result->rounds[r].seats[client].share;
+    }
+    return sum;
+}
+
+static void add_client(struct tally *tally, int32_t i)
+{
+    const struct meed_simulation_member *member = &tally->cast->members[i];
+    int side = attacks(member);
+    double paid = (double)credits(tally->result, i);
+    tally->sent[side] += tally->result->round_count - rounds_in(tally->result, i, MEED_SEAT_ABSENT);
+    tally->excluded[side] += rounds_in(tally->result, i, MEED_SEAT_EXCLUDED);
+    tally->paid[side] += paid;
+    if (!side) {
+        tally->pay[tally->honest] = paid;
+        tally->quality[tally->honest] = member->quality;
+        tally->amount[tally->honest++] = (double)member->dataset->count;
+    }
+}
+
+/* Mean over the rounds in which both sides have updates that were scored. */
+static double auroc(struct tally *tally, bool with_values)
+{
+    double sum = 0.0;
+    int32_t rounds = 0;
+    for (int32_t r = 0; r < tally->result->round_count; r++) {
+        int64_t count = 0;
+        for (int32_t i = 0; i < tally->cast->count; i++) {
+            const struct meed_simulation_seat *seat = &tally->result->rounds[r].seats[i];
+            tally->score[count] = with_values ? combined(tally->benchmark, seat) : screened(seat);
+            tally->positive[count] = attacks(&tally->cast->members[i]);
+            count += !isnan(tally->score[count]);
+        }
+        double area = meed_statistics_auroc(tally->score, tally->positive, count);
+        sum += isnan(area) ? 0.0 : area;
+        rounds += !isnan(area);
+    }
+    return rounds > 0 ? sum / rounds : NAN;
+}
+
+/* Largest |pay/mean − 1| of honest clients. */
+static double spread(const struct tally *tally)
+{
+    double mean = tally->honest > 0 ? tally->paid[0] / tally->honest : 0.0;
+    double largest = mean > 0.0 ? 0.0 : NAN;
     for (int32_t i = 0; i < tally->honest && mean > 0.0; i++) {
-        measures[SPREAD] = fmax(measures[SPREAD], fabs(tally->pay[i] / mean - 1.0));
+        largest = fmax(largest, fabs(tally->pay[i] / mean - 1.0));
     }
-    measures[CAUGHT] = tally->attackers > 0 ? measures[CAUGHT] / tally->attackers : NAN;
-    measures[FALSE_EXCLUSION] = tally->honest > 0 ? measures[FALSE_EXCLUSION] / tally->honest : NAN;
-    measures[HONEST_SHARE] = measures[PAID] > 0.0 ? measures[HONEST_SHARE] / measures[PAID] : NAN;
-    measures[ATTACKER_SHARE] =
-        measures[PAID] > 0.0 ? measures[ATTACKER_SHARE] / measures[PAID] : NAN;
-    measures[AUROC] = meed_statistics_auroc(tally->suspicion, tally->positive, tally->count);
-    measures[SPEARMAN_QUALITY] =
-        meed_statistics_spearman(tally->pay, tally->quality, tally->honest);
-    measures[SPEARMAN_AMOUNT] = meed_statistics_spearman(tally->pay, tally->amount, tally->honest);
+    return largest;
 }
 
-void meed_simulation_summarise(const struct meed_federation_file *file,
-                               const struct meed_simulation_cast *cast,
-                               const struct meed_simulation_result *result,
-                               double measures[MEED_SIMULATION_MEASURES])
+static double ratio(double part, double whole)
+{
+    return whole > 0.0 ? part / whole : NAN;
+}
+
+static void put(json_t *summary, const char *name, double value)
+{
+    json_object_set_new(summary, name, meed_simulation_number(value));
+}
+
+static void conclude(const struct meed_federation_file *file, struct tally *tally, json_t *summary)
+{
+    const struct meed_simulation_round *first = tally->result->rounds,
+                                       *last = first + tally->result->round_count - 1;
+    double paid = tally->paid[0] + tally->paid[1];
+    put(summary, "utility_before", first->utility_before);
+    put(summary, "utility_after", last->utility_after);
+    put(summary, "gain", last->utility_after - first->utility_before);
+    put(summary, "budget", (double)file->budget);
+    put(summary, "paid", paid);
+    put(summary, "honest_share", ratio(tally->paid[0], paid));
+    put(summary, "attacker_share", tally->sent[1] > 0 ? ratio(tally->paid[1], paid) : NAN);
+    put(summary, "auroc_score", auroc(tally, false));
+    put(summary, "auroc_combined", auroc(tally, true));
+    put(summary, "caught", ratio((double)tally->excluded[1], (double)tally->sent[1]));
+    put(summary, "false_exclusion", ratio((double)tally->excluded[0], (double)tally->sent[0]));
+    put(summary, "spread", spread(tally));
+    put(summary, "spearman_quality",
+        meed_statistics_spearman(tally->pay, tally->quality, tally->honest));
+    put(summary, "spearman_amount",
+        meed_statistics_spearman(tally->pay, tally->amount, tally->honest));
+    for (int32_t i = 0; i < tally->benchmark->axis_count; i++) {
+        char name[MEED_SIMULATION_MEASURE_BYTES];
+        snprintf(name, sizeof name, "axis_%s", tally->benchmark->axes[i].name);
+        if (tally->benchmark->axes[i].guard) {
+            put(summary, name, last->axis_value[i]);
+        }
+    }
+}
+
+/* NULL when out of memory. */
+static json_t *summary_json(const struct meed_federation_file *file,
+                            const struct meed_benchmark *benchmark,
+                            const struct meed_simulation_cast *cast,
+                            const struct meed_simulation_result *result)
 {
     size_t count = (size_t)cast->count;
+    json_t *summary = NULL;
     double *work = meed_heap_alloc(4 * count, sizeof *work);
     bool *positive = meed_heap_alloc(count, sizeof *positive);
-    for (int i = 0; i < MEED_SIMULATION_MEASURES; i++) {
-        measures[i] = work && positive ? 0.0 : NAN;
-    }
     if (work && positive) {
-        struct tally tally = {cast->count,      0,       0, work, work + count, work + 2 * count,
-                              work + 3 * count, positive};
-        measures[UTILITY_BEFORE] = result->rounds[0].utility_before;
-        measures[UTILITY_AFTER] = result->rounds[result->round_count - 1].utility_after;
-        measures[BUDGET] = (double)file->budget;
+        struct tally tally = {.benchmark = benchmark,
+                              .cast = cast,
+                              .result = result,
+                              .score = work,
+                              .pay = work + count,
+                              .quality = work + 2 * count,
+                              .amount = work + 3 * count,
+                              .positive = positive};
         for (int32_t i = 0; i < cast->count; i++) {
-            tally_client(cast, result, i, &tally, measures);
+            add_client(&tally, i);
         }
-        conclude(&tally, measures);
+        summary = json_object();
+        conclude(file, &tally, summary);
     }
     meed_heap_free(work);
     meed_heap_free(positive);
+    return summary;
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
@@ -151,13 +228,13 @@ json_t *meed_simulation_number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-json_t *meed_simulation_settings_json(const struct meed_simulation_plan *plan, int32_t row)
+json_t *meed_simulation_settings_json(const struct meed_simulation_plan *plan,
+                                      const struct meed_simulation_point *point)
 {
     json_t *settings = json_object();
-    for (int32_t i = 0; i < plan->sweep_count; i++) {
-        const struct meed_simulation_sweep *sweep = &plan->sweeps[i];
-        json_object_set_new(settings, sweep->key,
-                            json_string(sweep->values[meed_simulation_grid_value(plan, row, i)]));
+    struct meed_simulation_setting setting;
+    for (int32_t i = 0; meed_simulation_grid_setting(plan, point, i, &setting); i++) {
+        json_object_set_new(settings, setting.key, json_string(setting.value));
     }
     return settings;
 }
@@ -180,18 +257,17 @@ static json_t *client_json(const struct meed_federation_file *file,
                            const struct meed_simulation_member *member,
                            const struct meed_simulation_result *result, int32_t idx)
 {
-    double share = 0.0, excluded = 0.0, score = 0.0;
     json_t *labels = json_object();
-    add_up(result, idx, &share, &excluded, &score);
     for (int32_t i = 0; i < pool->label_count; i++) {
         json_object_set_new(labels, pool->label_names[i], json_integer(member->label_counts[i]));
     }
-    return json_pack("{s:s, s:s, s:s, s:f, s:f, s:I, s:I, s:o, s:I, s:i}", "id", member->id,
+    return json_pack("{s:s, s:s, s:s, s:f, s:f, s:I, s:I, s:o, s:I, s:I}", "id", member->id,
                      "group", file->simulation.groups[member->group].name, "attack",
                      meed_attack_infos[member->role.attack].name, "strength", member->role.strength,
                      "quality", member->quality, "dialogues", (json_int_t)member->dataset->count,
                      "tokens", (json_int_t)member->dataset->token_count, "labels", labels, "share",
-                     (json_int_t)share, "excluded", (int)lround(excluded * result->round_count));
+                     (json_int_t)credits(result, idx), "excluded",
+                     (json_int_t)rounds_in(result, idx, MEED_SEAT_EXCLUDED));
 }
 
 static json_t *seat_json(const struct meed_benchmark *benchmark, const char *id,
@@ -207,10 +283,12 @@ static json_t *seat_json(const struct meed_benchmark *benchmark, const char *id,
                                               meed_simulation_number(seat->axis_phi[i]), "se",
                                               meed_simulation_number(seat->axis_se[i])));
     }
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:I, s:o, s:o, s:I, s:I, s:o}", "id", id, "state",
-                     state, "reason", seat->reason, "phi", meed_simulation_number(seat->phi), "se",
-                     meed_simulation_number(seat->se), "share", (json_int_t)seat->share, "score",
-                     meed_simulation_number(seat->score), "loss",
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:I, s:o, s:o, s:o, s:I, s:I, s:o}", "id", id,
+                     "state", state, "reason", seat->reason, "phi",
+                     meed_simulation_number(seat->phi), "se", meed_simulation_number(seat->se),
+                     "share", (json_int_t)seat->share, "score",
+                     meed_simulation_number(screened(seat)), "combined",
+                     meed_simulation_number(combined(benchmark, seat)), "loss",
                      meed_simulation_number(seat->loss), "bytes_up", (json_int_t)seat->bytes_up,
                      "bytes_down", (json_int_t)seat->bytes_down, "axes", axes);
 }
@@ -235,20 +313,6 @@ static json_t *round_json(const struct meed_benchmark *benchmark,
                      clients);
 }
 
-static json_t *summary_json(const struct meed_federation_file *file,
-                            const struct meed_simulation_cast *cast,
-                            const struct meed_simulation_result *result)
-{
-    double measures[MEED_SIMULATION_MEASURES];
-    json_t *summary = json_object();
-    meed_simulation_summarise(file, cast, result, measures);
-    for (int i = 0; i < MEED_SIMULATION_MEASURES; i++) {
-        json_object_set_new(summary, meed_simulation_measures[i],
-                            meed_simulation_number(measures[i]));
-    }
-    return summary;
-}
-
 json_t *meed_simulation_result_json(const struct meed_simulation_place *place,
                                     const struct meed_federation_file *file,
                                     const struct meed_benchmark *benchmark,
@@ -258,8 +322,10 @@ json_t *meed_simulation_result_json(const struct meed_simulation_place *place,
 {
     const struct meed_simulation_plan *plan = &place->grid->simulation;
     char key[MEED_SIMULATION_KEY_BYTES];
+    if (meed_simulation_grid_key(plan, &place->point, key) != MEED_OK) {
+        return NULL;
+    }
     json_t *clients = json_array(), *rounds = json_array();
-    meed_simulation_grid_key(plan, place->row, place->seed_idx, key);
     for (int32_t i = 0; i < cast->count; i++) {
         json_array_append_new(clients, client_json(file, pool, &cast->members[i], result, i));
     }
@@ -268,12 +334,12 @@ json_t *meed_simulation_result_json(const struct meed_simulation_place *place,
     }
     return json_pack("{s:s, s:s, s:s, s:s, s:o, s:I, s:f, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}",
                      "schema", "meed.simulation.cell/1", "name", file->name, "key", key, "source",
-                     place->source, "settings", meed_simulation_settings_json(plan, place->row),
+                     place->source, "settings", meed_simulation_settings_json(plan, &place->point),
                      "seed", (json_int_t)file->seed, "seconds", result->seconds, "method",
                      meed_estimator_name(meed_estimator_method(file->method, cast->count)),
                      "aggregation", meed_aggregate_name(file->aggregation), "rule",
-                     file->rule == MEED_PAY_SHRUNK ? "shrunk" : "proportional", "partition",
+                     meed_payment_rule_name(file->rule), "partition",
                      meed_partition_names[file->simulation.partition], "axes", axes_json(benchmark),
                      "clients", clients, "rounds", rounds, "summary",
-                     summary_json(file, cast, result));
+                     summary_json(file, benchmark, cast, result));
 }

@@ -19,26 +19,40 @@
  *        "axes": [{"value", "se"}],                        # of the published adapter, axis order
  *        "clients": [                                      # in id order
  *           {"id", "state": "paid|unpaid|excluded|absent", "reason": text,
- *            "phi", "se", "share", "score": the detectors' anomaly score,
+ *            "phi", "se", "share",
+ *            "score": the detectors' anomaly score, null where nothing was sent,
+ *            "combined": the largest of `score` and of what φ and each guard axis lie below 0, in
+ *                units of 2.576 standard errors; null where nothing was measured,
  *            "loss", "bytes_up", "bytes_down",
  *            "axes": [{"phi", "se"}]}]}],                  # [] where it was not valued
  *    "summary": {                                          # null where there is no answer
- *       "utility_before", "utility_after": of the first base, of the last adapter,
+ *       "utility_before", "utility_after", "gain": of the first base, of the last adapter, between,
  *       "budget", "paid",                                  # credits
  *       "honest_share", "attacker_share": of what was paid, 0…1,
- *       "auroc": of attackers against honest clients by rounds excluded, then by
- *                the detectors' mean score, then by least pay,
- *       "caught": mean share of rounds in which an attacker was excluded,
+ *       "auroc_score", "auroc_combined": of attackers' updates against honest ones by the two
+ *                scores above, a mean over rounds,
+ *       "caught": share of attackers' updates that were excluded,
  *       "false_exclusion": the same of honest clients,
  *       "spread": largest |pay/mean − 1| of honest clients,
- *       "spearman_quality", "spearman_amount": of pay with the known order, honest clients}}
+ *       "spearman_quality", "spearman_amount": of pay with the known order, honest clients,
+ *       "axis_NAME": a guard axis' value of the last adapter}}
+ *
+ * A cell with attackers has a clean twin: the same settings and seed, and nobody who attacks. That
+ * is the row of the grid without attack where there is one, else one more cell, kept as
+ * OUT/cells/clean,….json and run once whatever the number of attacks that are held against it.
  *
  * OUT/simulation.json, replaced after every cell:
  *
  *   {"schema": "meed.simulation/1", "name", "source", "seeds": [1, 2, 3],
  *    "sweep": [{"key": "attack", "values": ["swap", "flip"]}],
- *    "cells": [{"key", "file": "cells/….json", "settings", "seed", "summary"}],   # finished ones
- *    "rows": [{"settings", "summary": {"utility_after": {"mean", "half", "count"}, …}}]}
+ *    "cells": [{"key", "file": "cells/….json", "settings", "seed",      # finished ones
+ *               "clean": file of the twin or null,
+ *               "summary": the cell's and, where there is a twin,
+ *                  "gain_kept": gain / gain of the twin, null if the twin gains nothing,
+ *                  "axis_NAME_change": axis_NAME − that of the twin}],
+ *    "rows": [{"settings",
+ *              "summary": {"utility_after": {"mean", "half", "count"}, …},
+ *              "attacks": see simulation_detection.h}]}
  *
  * `half` is that of Student's 95 % interval over seeds, null for a single one. Numbers are those
  * that a run had: nothing is rounded.
@@ -47,6 +61,9 @@
 #define MEED_CLI_SIMULATION_RESULT_H
 #include <jansson.h>
 #include "cli/simulation_cast.h"
+#include "cli/simulation_grid.h"
+
+enum { MEED_SIMULATION_MEASURE_BYTES = 64 }; /* a name in a summary */
 
 /* A client in a round. */
 struct meed_simulation_seat {
@@ -78,19 +95,10 @@ meed_simulation_result_create(int32_t rounds, int32_t clients,
                               struct meed_simulation_result *result);
 void meed_simulation_result_clear(struct meed_simulation_result *result); /* accepts zeroed */
 
-enum { MEED_SIMULATION_MEASURES = 12 };
-/* Names of the summary's members, in the order of `measures`. */
-extern const char *const meed_simulation_measures[MEED_SIMULATION_MEASURES];
-/* NaN where there is no answer. */
-void meed_simulation_summarise(const struct meed_federation_file *file,
-                               const struct meed_simulation_cast *cast,
-                               const struct meed_simulation_result *result,
-                               double measures[MEED_SIMULATION_MEASURES]);
-
 /* What names a cell's place. */
 struct meed_simulation_place {
     const struct meed_federation_file *grid; /* as read, before any setting */
-    int32_t row, seed_idx;
+    struct meed_simulation_point point;
     const char *source; /* hex */
 };
 /* The cell's document; NULL when out of memory. */
@@ -100,8 +108,9 @@ json_t *meed_simulation_result_json(const struct meed_simulation_place *place,
                                     const struct meed_simulation_pool *pool,
                                     const struct meed_simulation_cast *cast,
                                     const struct meed_simulation_result *result);
-/* {"attack": "swap"} of one combination. */
-json_t *meed_simulation_settings_json(const struct meed_simulation_plan *plan, int32_t row);
+/* {"attack": "swap"}: the swept settings of a point. */
+json_t *meed_simulation_settings_json(const struct meed_simulation_plan *plan,
+                                      const struct meed_simulation_point *point);
 /* A number, null for NaN. */
 json_t *meed_simulation_number(double value);
 
