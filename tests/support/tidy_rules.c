@@ -139,7 +139,7 @@ static const struct {
       "evaluation/benchmark*.c", "evaluation/jsonl_file.*", "evaluation/fastchat.c",
       "evaluation/judge*.c", "evaluation/judgment_file.c", "report/read*"}},
     {"pcre2", {"engine/tokenizer*.c"}},
-    {"utf8proc", {"engine/tokenizer*.c"}},
+    {"utf8proc", {"engine/tokenizer*.c", "engine/rouge_words.c"}},
     {"protobuf-c", {"proto/codec*.c"}},
     {"grpc/", {"proto/rpc_grpc*.c", "proto/rpc_grpc*.h"}},
     {"zstd", {"proto/update*.c", "proto/chunk*.c"}},
