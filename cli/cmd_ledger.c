@@ -1,7 +1,8 @@
 /* meed ledger: show or verify the signed ledger of a run.
  *
  * `verify` needs the file and the public key and nothing else: it recomputes every hash, signature,
- * link and sum, and names the first entry that is broken. `show` prints what the entries say, after
+ * link and sum, and names the first entry that is broken; whether what was signed is true says
+ * `meed verify`. `show` prints what the entries say, after
  * verifying them. The key is looked for beside the ledger unless --key names it; an auditor should
  * name the one that was handed over, not the one that lies next to the file. */
 #include <argp.h>
@@ -14,6 +15,7 @@
 #include "base/file.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/ledger_key.h"
 #include "server/ledger.h"
 
 struct options {
@@ -139,45 +141,23 @@ static void visit(void *user, const struct meed_ledger_place *place, const char 
     }
 }
 
-static enum meed_status read_key(const char *path, uint8_t key[MEED_SIGNATURE_KEY_BYTES])
-{
-    struct meed_buf text;
-    meed_buf_init(&text, 4096);
-    enum meed_status st = meed_file_read(path, &text);
-    if (st == MEED_OK) {
-        text.data[strcspn(text.data, "\r\n \t")] = '\0';
-        st = meed_sha256_from_hex(text.data, key);
-        if (st != MEED_OK) {
-            st = MEED_FAIL(MEED_FORMAT, "%s is not a public key: 64 hex digits", path);
-        }
-    }
-    meed_buf_clear(&text);
-    return st;
-}
-
-/* DIR or DIR/ledger.jsonl → both paths. */
+/* DIR or DIR/ledger.jsonl → the file and its folder. */
 static enum meed_status find_files(const struct options *options, char ledger[MEED_PATH_BYTES],
-                                   char key[MEED_PATH_BYTES])
+                                   char folder[MEED_PATH_BYTES])
 {
     struct stat info;
-    char folder[MEED_PATH_BYTES];
     if (stat(options->path, &info) != 0) {
         return MEED_FAIL(MEED_NOT_FOUND, "no folder or file %s", options->path);
     }
     if (S_ISDIR(info.st_mode)) {
-        snprintf(folder, sizeof folder, "%s", options->path);
-        MEED_TRY(meed_file_join(folder, "ledger.jsonl", ledger, MEED_PATH_BYTES));
-    } else {
-        const char *slash = strrchr(options->path, '/');
-        int length = slash ? (int)(slash - options->path) : 1;
-        snprintf(folder, sizeof folder, "%.*s", length, slash ? options->path : ".");
-        snprintf(ledger, MEED_PATH_BYTES, "%s", options->path);
+        snprintf(folder, MEED_PATH_BYTES, "%s", options->path);
+        return meed_file_join(folder, "ledger.jsonl", ledger, MEED_PATH_BYTES);
     }
-    if (options->key) {
-        snprintf(key, MEED_PATH_BYTES, "%s", options->key);
-        return MEED_OK;
-    }
-    return meed_file_join(folder, "ledger.pub", key, MEED_PATH_BYTES);
+    const char *slash = strrchr(options->path, '/');
+    int length = slash ? (int)(slash - options->path) : 1;
+    snprintf(folder, MEED_PATH_BYTES, "%.*s", length, slash ? options->path : ".");
+    snprintf(ledger, MEED_PATH_BYTES, "%s", options->path);
+    return MEED_OK;
 }
 
 /* A broken entry with the file it stands in and the next step. */
@@ -215,15 +195,15 @@ enum meed_status meed_cmd_ledger(int argc, char **argv)
     struct options options = {NULL, NULL, NULL, false, MEED_OK};
     struct argp argp = {option_rows, option_parse, "show|verify DIR", documentation, NULL,
                         NULL,        NULL};
-    char ledger[MEED_PATH_BYTES], key_path[MEED_PATH_BYTES];
+    char ledger[MEED_PATH_BYTES], folder[MEED_PATH_BYTES];
     uint8_t key[MEED_SIGNATURE_KEY_BYTES];
     MEED_TRY(meed_command_line_parse(&argp, argc, argv, &options, &options.status));
     bool show = options.verb && strcmp(options.verb, "show") == 0;
     if (!options.path || (!show && strcmp(options.verb, "verify") != 0)) {
         return MEED_FAIL(MEED_ARG, "say `meed ledger show DIR` or `meed ledger verify DIR`");
     }
-    MEED_TRY(find_files(&options, ledger, key_path));
-    MEED_TRY(read_key(key_path, key));
+    MEED_TRY(find_files(&options, ledger, folder));
+    MEED_TRY(meed_ledger_key_read(options.key, folder, key));
     struct reader reader = {.show = show, .json = options.json, .entries = json_array()};
     enum meed_status st = verify(ledger, key, &reader);
     if (st == MEED_OK && options.json) {

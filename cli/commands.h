@@ -26,5 +26,6 @@ enum meed_status meed_cmd_tokenize(int argc, char **argv);
 enum meed_status meed_cmd_train(int argc, char **argv);
 enum meed_status meed_cmd_up(int argc, char **argv);
 enum meed_status meed_cmd_value(int argc, char **argv);
+enum meed_status meed_cmd_verify(int argc, char **argv);
 
 #endif

@@ -33,6 +33,7 @@ static const struct command commands[] = {
     {"generate", "answer many prompts at once", meed_cmd_generate},
     {"chat", "talk to a model and adapter", meed_cmd_chat},
     {"ledger", "show or verify the signed ledger of a federation", meed_cmd_ledger},
+    {"verify", "recompute a run from its evidence and find what is not so", meed_cmd_verify},
     {"report", "draw a run as one HTML page", meed_cmd_report},
     {"tokenize", "text to token ids and back", meed_cmd_tokenize},
     {"logits", "write the logits of a token sequence", meed_cmd_logits},

@@ -78,6 +78,11 @@ void meed_operator_data_close(struct meed_operator_data *data)
     }
 }
 
+const uint8_t *meed_operator_data_hash(const struct meed_operator_data *data)
+{
+    return data->hash;
+}
+
 /* The clients' plan, by the plain method, with what the request says otherwise. */
 static struct meed_msg_plan plan_of(const struct meed_operator_data *data,
                                     const struct meed_align_request *request)

@@ -22,6 +22,8 @@ MEED_MUST_CHECK enum meed_status meed_operator_data_attach(const struct meed_fed
                                                            struct meed_aggregator_config *config,
                                                            struct meed_operator_data **data);
 void meed_operator_data_close(struct meed_operator_data *data); /* accepts NULL */
+/* SHA-256 of the file's bytes. */
+const uint8_t *meed_operator_data_hash(const struct meed_operator_data *data);
 /* A meed_align_fn; user is the struct. */
 MEED_MUST_CHECK enum meed_status meed_operator_data_train(void *user,
                                                           const struct meed_align_request *request,
