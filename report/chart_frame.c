@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+enum { NARROW = 480 }; /* what fits on a phone with its text still readable */
+
 const char *meed_chart_tint_class(int tint)
 {
     static const char *const classes[MEED_CHART_TINTS] = {"c0", "c1", "c2", "c3",
@@ -41,9 +43,10 @@ void meed_chart_frame_open(const struct meed_chart_frame *frame)
         meed_markup_text(m, frame->words->note);
     }
     meed_markup_raw(m,
-                    "</figcaption>\n<svg viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" role=\"img\" "
+                    "</figcaption>\n<svg%s viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" role=\"img\" "
                     "aria-label=\"",
-                    frame->width, frame->height, frame->width);
+                    frame->width > NARROW ? " class=\"wide\"" : "", frame->width, frame->height,
+                    frame->width);
     meed_markup_text(m, frame->words->title);
     meed_markup_raw(m, "\">\n");
 }

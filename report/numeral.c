@@ -97,3 +97,18 @@ struct meed_numeral meed_numeral_percent(double part, double all)
     snprintf(n.text, sizeof n.text, "%.1f" NARROW_SPACE "%%", 100 * part / all);
     return n;
 }
+
+struct meed_numeral meed_numeral_share(double share, double error)
+{
+    struct meed_numeral n, head = meed_numeral_fixed(100 * share, 1, false);
+    if (!isfinite(share)) {
+        return meed_numeral_fixed(NAN, 0, false);
+    }
+    if (error > 0 && isfinite(error)) {
+        snprintf(n.text, sizeof n.text, "%.24s " PLUS_MINUS " %.24s" NARROW_SPACE "%%", head.text,
+                 meed_numeral_fixed(100 * error, 1, false).text);
+    } else {
+        snprintf(n.text, sizeof n.text, "%.24s" NARROW_SPACE "%%", head.text);
+    }
+    return n;
+}

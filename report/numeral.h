@@ -23,6 +23,8 @@ struct meed_numeral meed_numeral_fixed(double value, int decimals, bool sign);
 /* +0.1173 ± 0.0067: as many decimals as show two digits of se; six where se is 0; "0"
  * where both are; six digits where se is not known. */
 struct meed_numeral meed_numeral_estimate(double value, double se);
+/* 98.2 ± 1.3 % of a share of 1 and its error; 98.2 % where the error is not known or 0. */
+struct meed_numeral meed_numeral_share(double share, double error);
 struct meed_numeral meed_numeral_count(int64_t value);             /* 7,969 */
 struct meed_numeral meed_numeral_bytes(int64_t bytes);             /* 268 kB; "–" if negative */
 struct meed_numeral meed_numeral_percent(double part, double all); /* 26.6 %; "–" of nothing */

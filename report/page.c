@@ -36,6 +36,8 @@ void meed_page_write(struct meed_markup *markup, const struct meed_run_record *c
         if (records[i]->client_count > 0) {
             meed_page_pay(m, records[i]);
         }
+        meed_page_defence(m, records[i]);
+        meed_page_detection(m, records[i]);
         meed_page_experiment(m, records[i]);
         meed_page_truth(m, records[i]);
         meed_page_value(m, records[i]);

@@ -71,8 +71,9 @@ static bool seen_before(const struct meed_run_record *const *records, int32_t ru
 static void parts_table(struct meed_markup *m, const struct meed_run_record *const *records,
                         int32_t count)
 {
-    meed_markup_raw(m, "<div class=\"scroll\"><table>\n<caption>Part of the pay</caption>\n"
-                       "<thead><tr><th scope=\"col\">client</th>");
+    meed_markup_raw(m, "<div class=\"scroll\"><table>\n");
+    meed_page_caption(m, "Part of the pay");
+    meed_markup_raw(m, "<thead><tr><th scope=\"col\">client</th>");
     for (int32_t i = 0; i < count; i++) {
         if (records[i]->client_count == 0) {
             continue; /* an experiment pays in its cells */

@@ -170,7 +170,8 @@ void meed_page_provenance(struct meed_markup *markup, const struct meed_run_reco
         const struct meed_run_fact *fact = &record->facts[i];
         meed_markup_raw(markup, "<tr><th scope=\"row\">");
         meed_markup_text(markup, fact->name);
-        meed_markup_raw(markup, "</th><td%s>", is_hash(fact->value) ? " class=\"hash\"" : "");
+        meed_markup_raw(markup, "</th><td%s>",
+                        is_hash(fact->value) ? " class=\"text hash\"" : " class=\"text\"");
         meed_markup_text(markup, fact->value);
         meed_markup_raw(markup, "</td></tr>\n");
     }

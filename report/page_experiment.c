@@ -6,22 +6,53 @@
 
 enum { BARS_MOST = 64 };
 
-/* Seeds that all agree leave no interval to show. */
-static struct meed_numeral with_half(double mean, double half)
+/* What is the same in every row is told once, and what nobody knows not at all. */
+static bool varies(const struct meed_run_grid *grid, int32_t measure)
 {
-    return meed_numeral_estimate(mean, half > 0 ? half : NAN);
+    bool found = false;
+    double first = grid->rows[0].mean[measure];
+    for (int32_t r = 1; r < grid->row_count; r++) {
+        double mean = grid->rows[r].mean[measure];
+        found = found || (mean != first && !(isnan(mean) && isnan(first)));
+    }
+    return found;
+}
+
+static bool is_column(const struct meed_run_grid *grid, int32_t measure)
+{
+    return varies(grid, measure) || (grid->row_count == 1 && isfinite(grid->rows[0].mean[measure]));
+}
+
+static void constants(struct meed_markup *m, const struct meed_run_grid *grid)
+{
+    bool any = false;
+    for (int32_t i = 0; i < grid->measure_count; i++) {
+        struct meed_page_measure measure = meed_page_measure_of(grid->measures[i]);
+        double mean = grid->rows[0].mean[i];
+        if (is_column(grid, i) || !isfinite(mean)) {
+            continue;
+        }
+        meed_markup_raw(m, any ? "; " : "<p>The same in every row: ");
+        meed_markup_text(m, measure.title);
+        meed_markup_raw(m, " %s", meed_page_measure_text(&measure, mean, NAN).text);
+        any = true;
+    }
+    meed_markup_raw(m, any ? ".</p>\n" : "");
 }
 
 static void rows_table(struct meed_markup *m, const struct meed_run_grid *grid)
 {
-    meed_markup_raw(m, "<div class=\"scroll\"><table>\n<caption>Mean over seeds ± half of "
-                       "Student&#39;s 95 %% interval</caption>\n<thead><tr><th scope=\"col\">");
+    meed_markup_raw(m, "<div class=\"scroll\"><table>\n");
+    meed_page_caption(m, "Mean over seeds ± half of Student's 95 % interval");
+    meed_markup_raw(m, "<thead><tr><th scope=\"col\">");
     meed_markup_text(m, grid->settings);
     meed_markup_raw(m, "</th><th scope=\"col\" class=\"n\">seeds</th>");
     for (int32_t i = 0; i < grid->measure_count; i++) {
-        meed_markup_raw(m, "<th scope=\"col\" class=\"n\">");
-        meed_markup_text(m, grid->measures[i]);
-        meed_markup_raw(m, "</th>");
+        if (is_column(grid, i)) {
+            meed_markup_raw(m, "<th scope=\"col\" class=\"n\">");
+            meed_markup_text(m, meed_page_measure_of(grid->measures[i]).title);
+            meed_markup_raw(m, "</th>");
+        }
     }
     meed_markup_raw(m, "</tr></thead>\n<tbody>\n");
     for (int32_t r = 0; r < grid->row_count; r++) {
@@ -30,27 +61,23 @@ static void rows_table(struct meed_markup *m, const struct meed_run_grid *grid)
         meed_page_cell(m, row->label);
         meed_page_cell_number(m, meed_numeral_count(row->count));
         for (int32_t i = 0; i < grid->measure_count; i++) {
-            meed_page_cell_number(m, with_half(row->mean[i], row->half[i]));
+            struct meed_page_measure measure = meed_page_measure_of(grid->measures[i]);
+            if (is_column(grid, i)) {
+                meed_page_cell_number(m,
+                                      meed_page_measure_text(&measure, row->mean[i], row->half[i]));
+            }
         }
         meed_page_row_close(m);
     }
     meed_page_table_close(m);
 }
 
-/* A measure that is the same everywhere (the budget) is no chart. */
-static bool varies(const struct meed_run_grid *grid, int32_t measure)
-{
-    bool found = false;
-    for (int32_t r = 1; r < grid->row_count; r++) {
-        found = found || grid->rows[r].mean[measure] != grid->rows[0].mean[measure];
-    }
-    return found;
-}
-
 static enum meed_status measure_bars(struct meed_markup *m, const struct meed_run_grid *grid,
                                      int32_t measure)
 {
-    struct meed_chart_words words = {grid->measures[measure], NULL, NULL, NULL};
+    struct meed_page_measure shown = meed_page_measure_of(grid->measures[measure]);
+    struct meed_chart_words words = {shown.title, NULL, NULL, NULL};
+    double factor = shown.form == MEED_PAGE_SHARE ? 100 : 1;
     int32_t drawn = MEED_MIN(grid->row_count, (int32_t)BARS_MOST);
     struct meed_chart_bar *bars = meed_heap_alloc((size_t)drawn, sizeof *bars);
     if (!bars) {
@@ -58,10 +85,11 @@ static enum meed_status measure_bars(struct meed_markup *m, const struct meed_ru
     }
     for (int32_t r = 0; r < drawn; r++) {
         double mean = grid->rows[r].mean[measure], half = grid->rows[r].half[measure];
+        double reach = fmin(half, fmax(mean - shown.low, shown.high - mean));
         bars[r] = (struct meed_chart_bar){.label = grid->rows[r].label,
-                                          .value = mean,
-                                          .error = half,
-                                          .mark = with_half(mean, half)};
+                                          .value = factor * mean,
+                                          .error = factor * (isnan(half) ? NAN : reach),
+                                          .mark = meed_page_measure_text(&shown, mean, half)};
     }
     meed_chart_bars(m, &words, bars, drawn);
     meed_heap_free(bars);
@@ -80,9 +108,10 @@ void meed_page_experiment(struct meed_markup *markup, const struct meed_run_reco
     }
     meed_page_heading(markup, "Results");
     rows_table(markup, grid);
+    constants(markup, grid);
     meed_markup_raw(markup, "<div class=\"pair\">\n");
     for (int32_t i = 0; i < grid->measure_count && markup->status == MEED_OK; i++) {
-        if (varies(grid, i)) {
+        if (varies(grid, i) && meed_page_measure_of(grid->measures[i]).charted) {
             markup->status = measure_bars(markup, grid, i);
         }
     }

@@ -112,40 +112,6 @@ static enum meed_status pay_scatter(struct meed_markup *m, const struct meed_run
     return MEED_OK;
 }
 
-static bool refused(const struct meed_run_cell *cell)
-{
-    return cell->state != MEED_RUN_PAID && cell->reason[0];
-}
-
-static void reasons_table(struct meed_markup *m, const struct meed_run_record *record)
-{
-    static const struct meed_page_column columns[] = {
-        {"round", true}, {"client", false}, {"verdict", false}, {"why", false}};
-    bool any = false;
-    for (int32_t r = 0; r < record->round_count; r++) {
-        for (int32_t k = 0; k < record->client_count; k++) {
-            const struct meed_run_cell *cell = &record->rounds[r].cells[k];
-            if (!refused(cell)) {
-                continue;
-            }
-            if (!any) {
-                meed_page_heading(m, "Not paid, and why");
-                meed_page_table_open(m, NULL, columns, MEED_COUNT(columns));
-                any = true;
-            }
-            meed_page_row_open(m);
-            meed_page_cell_number(m, meed_numeral_count(record->rounds[r].number));
-            meed_page_cell(m, record->clients[k]);
-            meed_page_cell_state(m, cell->state);
-            meed_page_cell(m, cell->reason);
-            meed_page_row_close(m);
-        }
-    }
-    if (any) {
-        meed_page_table_close(m);
-    }
-}
-
 static void lead(struct meed_markup *m, const struct meed_run_record *record)
 {
     meed_markup_raw(m, "<p>%s of %s credits were paid out.",
@@ -177,13 +143,14 @@ void meed_page_pay(struct meed_markup *markup, const struct meed_run_record *rec
     if (order && best_first(record, order) > 0 && markup->status == MEED_OK) {
         meed_page_heading(markup, "Who earned what");
         pay_table(markup, record, order);
-        meed_markup_raw(markup, "<div class=\"pair\">\n");
-        markup->status = pay_bars(markup, record, order);
-        if (markup->status == MEED_OK) {
-            markup->status = pay_scatter(markup, record);
+        if (total_of(record) > 0) { /* of nothing there is no picture */
+            meed_markup_raw(markup, "<div class=\"pair\">\n");
+            markup->status = pay_bars(markup, record, order);
+            if (markup->status == MEED_OK) {
+                markup->status = pay_scatter(markup, record);
+            }
+            meed_markup_raw(markup, "</div>\n");
         }
-        meed_markup_raw(markup, "</div>\n");
-        reasons_table(markup, record);
     }
     if (!order) {
         markup->status = MEED_NOMEM;

@@ -8,15 +8,20 @@ void meed_page_heading(struct meed_markup *markup, const char *text)
     meed_markup_raw(markup, "</h3>\n");
 }
 
+void meed_page_caption(struct meed_markup *markup, const char *text)
+{
+    meed_markup_raw(markup, "<caption><span>");
+    meed_markup_text(markup, text);
+    meed_markup_raw(markup, "</span></caption>\n");
+}
+
 /* A table can be wider than the page: it scrolls, the page does not. */
 void meed_page_table_open(struct meed_markup *markup, const char *caption,
                           const struct meed_page_column *columns, size_t count)
 {
     meed_markup_raw(markup, "<div class=\"scroll\"><table>\n");
     if (caption) {
-        meed_markup_raw(markup, "<caption>");
-        meed_markup_text(markup, caption);
-        meed_markup_raw(markup, "</caption>\n");
+        meed_page_caption(markup, caption);
     }
     meed_markup_raw(markup, "<thead><tr>");
     for (size_t i = 0; i < count; i++) {

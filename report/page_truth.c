@@ -51,8 +51,18 @@ static enum meed_status pay_scatter(struct meed_markup *m, const struct meed_run
 /* ---- detectors --------------------------------------------------------------------------------
  */
 
-/* Larger is more suspicious; every score is made of what the aggregator saw. */
-static double score_of(const struct meed_run_record *record, int32_t k, int detector)
+/* Larger is more suspicious; every score is made of what the aggregator saw. The first two are of
+ * single updates, the others of clients over the whole run. */
+enum detector { SCREENING, COMBINED, OUT, PAY, VALUE, LOSS, DETECTOR_COUNT };
+static const char *const detector_names[DETECTOR_COUNT] = {
+    "screening's score of each update",
+    "screening, value and guards of each update",
+    "most rounds excluded, then least pay",
+    "least pay",
+    "least value",
+    "largest reported loss"};
+
+static double score_of(const struct meed_run_record *record, int32_t k, enum detector detector)
 {
     double excluded = 0, phi = 0, loss = 0;
     for (int32_t r = 0; r < record->round_count; r++) {
@@ -63,14 +73,47 @@ static double score_of(const struct meed_run_record *record, int32_t k, int dete
     }
     double pay = (double)record->totals[k] / fmax((double)record->budget, 1);
     switch (detector) {
-    case 0:
+    case OUT:
         return excluded - 1e-3 * pay; /* pay only decides among equals */
-    case 1:
+    case PAY:
         return -pay;
-    case 2:
+    case VALUE:
         return -phi;
     default:
         return loss;
+    }
+}
+
+/* What is ranked: pairs of a score and the truth. */
+struct ranked {
+    double *scores; /* [rounds · clients] */
+    bool *bad;
+    int32_t count;
+};
+
+static void rank_updates(const struct meed_run_record *record, enum detector detector,
+                         struct ranked *ranked)
+{
+    ranked->count = 0;
+    for (int32_t r = 0; r < record->round_count; r++) {
+        for (int32_t k = 0; k < record->client_count; k++) {
+            const struct meed_run_cell *cell = &record->rounds[r].cells[k];
+            double score = detector == SCREENING ? cell->score : cell->combined;
+            if (isfinite(score)) {
+                ranked->scores[ranked->count] = score;
+                ranked->bad[ranked->count++] = record->truth[k].attacks;
+            }
+        }
+    }
+}
+
+static void rank_clients(const struct meed_run_record *record, enum detector detector,
+                         struct ranked *ranked)
+{
+    ranked->count = record->client_count;
+    for (int32_t k = 0; k < record->client_count; k++) {
+        ranked->scores[k] = score_of(record, k, detector);
+        ranked->bad[k] = record->truth[k].attacks;
     }
 }
 
@@ -78,27 +121,28 @@ static enum meed_status detectors_chart(struct meed_markup *m, const struct meed
 {
     static const struct meed_chart_words words = {
         "Detector ROC", "attackers against honest clients; the key gives the area, 0.5 is chance.",
-        "honest clients flagged", "attackers flagged"};
-    struct meed_chart_detector detectors[] = {{.name = "most rounds excluded, then least pay"},
-                                              {.name = "least pay"},
-                                              {.name = "least value"},
-                                              {.name = "largest reported loss"}};
+        "honest flagged", "attackers flagged"};
+    struct meed_chart_detector detectors[DETECTOR_COUNT];
     enum meed_status st = MEED_OK;
-    size_t count = (size_t)record->client_count;
+    size_t most = (size_t)record->client_count * (size_t)MEED_MAX(record->round_count, 1);
+    int32_t drawn = 0;
+    struct ranked ranked;
     struct meed_arena arena;
     void *scores = NULL, *bad = NULL;
-    meed_arena_init_growing(&arena, "detectors", 64 << 20);
-    MEED_TRY_OUT(meed_arena_alloc_array(&arena, count, sizeof(double), &scores));
-    MEED_TRY_OUT(meed_arena_alloc_array(&arena, count, sizeof(bool), &bad));
-    for (int d = 0; d < (int)MEED_COUNT(detectors); d++) {
-        for (int32_t k = 0; k < record->client_count; k++) {
-            ((double *)scores)[k] = score_of(record, k, d);
-            ((bool *)bad)[k] = record->truth[k].attacks;
-        }
-        MEED_TRY_OUT(meed_roc_trace(scores, bad, record->client_count, &arena, &detectors[d].roc));
+    meed_arena_init_growing(&arena, "detectors", (size_t)1 << 30);
+    MEED_TRY_OUT(meed_arena_alloc_array(&arena, most, sizeof(double), &scores));
+    MEED_TRY_OUT(meed_arena_alloc_array(&arena, most, sizeof(bool), &bad));
+    ranked = (struct ranked){scores, bad, 0};
+    for (int d = 0; d < DETECTOR_COUNT; d++) {
+        struct meed_chart_detector *detector = &detectors[drawn];
+        (d <= COMBINED ? rank_updates : rank_clients)(record, (enum detector)d, &ranked);
+        detector->name = detector_names[d];
+        MEED_TRY_OUT(
+            meed_roc_trace(ranked.scores, ranked.bad, ranked.count, &arena, &detector->roc));
+        drawn += detector->roc.count > 0;
     }
-    if (detectors[0].roc.count > 0) {
-        meed_chart_roc(m, &words, detectors, MEED_COUNT(detectors));
+    if (drawn > 0) {
+        meed_chart_roc(m, &words, detectors, drawn);
     }
 out:
     meed_arena_clear(&arena);

@@ -143,6 +143,23 @@ enum meed_status meed_read_clients(const struct meed_read_place *place, const js
     return MEED_OK;
 }
 
+static enum meed_status read_standing(const struct meed_read_place *place, const json_t *object,
+                                      struct meed_run_cell *cell)
+{
+    const json_t *value = json_object_get(object, "standing");
+    if (missing(value)) {
+        return MEED_OK;
+    }
+    for (int i = MEED_RUN_FREE + 1; i < MEED_RUN_STANDING_COUNT; i++) {
+        const char *word = meed_run_standing_word((enum meed_run_standing)i);
+        if (json_is_string(value) && strcmp(json_string_value(value), word) == 0) {
+            cell->standing = (enum meed_run_standing)i;
+            return MEED_OK;
+        }
+    }
+    return meed_read_fail(place, "standing", "quarantine or probation");
+}
+
 enum meed_status meed_read_cell(const struct meed_read_place *place, const json_t *object,
                                 struct meed_run_record *record, struct meed_run_cell *cell)
 {
@@ -165,6 +182,10 @@ enum meed_status meed_read_cell(const struct meed_read_place *place, const json_
     MEED_TRY(meed_read_number_maybe(place, object, "loss", &cell->loss));
     MEED_TRY(meed_read_integer_maybe(place, object, "bytes_up", &cell->bytes_up));
     MEED_TRY(meed_read_integer_maybe(place, object, "bytes_down", &cell->bytes_down));
+    MEED_TRY(meed_read_number_maybe(place, object, "score", &cell->score));
+    MEED_TRY(meed_read_number_maybe(place, object, "combined", &cell->combined));
+    MEED_TRY(meed_read_number_maybe(place, object, "weight", &cell->weight));
+    MEED_TRY(read_standing(place, object, cell));
     return meed_read_text(place, object, "reason", record, &cell->reason);
 }
 

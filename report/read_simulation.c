@@ -1,13 +1,9 @@
-/* Cells and grids of `meed simulate`; see read_kinds.h. */
+/* A cell of `meed simulate`; see read_kinds.h. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 #include "report/read_kinds.h"
 
-enum { AXES_MOST = 64, ROWS_MOST = 4096, MEASURES_MOST = 64 };
-
-/* ---- a cell -----------------------------------------------------------------------------------
- */
+enum { AXES_MOST = 64 };
 
 static enum meed_status doubles(struct meed_run_record *record, size_t count, double **numbers)
 {
@@ -113,9 +109,10 @@ static enum meed_status read_round(const struct meed_read_place *place, const js
 static const struct meed_read_fact summary_facts[] = {
     {"honest_share", "part of the pay to honest clients"},
     {"attacker_share", "part of the pay to attackers"},
-    {"auroc", "AUROC of exclusion, then least pay"},
-    {"caught", "rounds in which an attacker was excluded"},
-    {"false_exclusion", "rounds in which an honest client was excluded"},
+    {"auroc_score", "AUROC of the screening, mean over rounds"},
+    {"auroc_combined", "AUROC of screening, value and guards"},
+    {"caught", "part of attackers' updates that was excluded"},
+    {"false_exclusion", "part of honest updates that was excluded"},
     {"spread", "largest |pay / mean − 1| of honest clients"},
     {"spearman_quality", "Spearman, pay with quality, honest clients"},
     {"spearman_amount", "Spearman, pay with dialogues, honest clients"},
@@ -160,109 +157,4 @@ enum meed_status meed_read_simulation(const char *path, const json_t *root,
         record->round_count++;
     }
     return read_facts(root, record);
-}
-
-/* ---- a grid -----------------------------------------------------------------------------------
- */
-
-/* "swap, 0.3" of the row's settings. */
-static enum meed_status row_label(const json_t *row, struct meed_run_record *record,
-                                  const char **label)
-{
-    char text[256] = "";
-    size_t used = 0;
-    const char *key = NULL;
-    json_t *value = NULL;
-    json_object_foreach(json_object_get(row, "settings"), key, value)
-    {
-        const char *word = json_string_value(value);
-        if (word && used < sizeof text) {
-            used +=
-                (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? ", " : "", word);
-        }
-    }
-    return meed_run_record_text(record, used ? text : "all", label);
-}
-
-static enum meed_status settings_names(const json_t *row, struct meed_run_record *record)
-{
-    char text[256] = "";
-    size_t used = 0;
-    const char *key = NULL;
-    json_t *value = NULL;
-    json_object_foreach(json_object_get(row, "settings"), key, value)
-    {
-        if (used < sizeof text) {
-            used +=
-                (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? ", " : "", key);
-        }
-    }
-    return meed_run_record_text(record, used ? text : "settings", &record->grid.settings);
-}
-
-/* The first row names the measures. */
-static enum meed_status measure_names(const json_t *row, struct meed_run_record *record)
-{
-    json_t *summary = json_object_get(row, "summary");
-    size_t count = MEED_MIN(json_object_size(summary), (size_t)MEASURES_MOST);
-    const char *name = NULL;
-    json_t *value = NULL;
-    void *block = NULL;
-    MEED_TRY(meed_run_record_array(record, count, sizeof *record->grid.measures, &block));
-    record->grid.measures = block;
-    json_object_foreach(summary, name, value)
-    {
-        if (record->grid.measure_count < (int32_t)count) {
-            const char **slot = &record->grid.measures[record->grid.measure_count];
-            MEED_TRY(meed_run_record_text(record, name, slot));
-            record->grid.measure_count++;
-        }
-    }
-    return MEED_OK;
-}
-
-static enum meed_status read_row(const struct meed_read_place *place, const json_t *object,
-                                 struct meed_run_record *record, struct meed_run_row *row)
-{
-    const struct meed_run_grid *grid = &record->grid;
-    struct meed_read_place summary = meed_read_place_in(place, "summary", -1);
-    MEED_TRY(row_label(object, record, &row->label));
-    MEED_TRY(doubles(record, (size_t)grid->measure_count, &row->mean));
-    MEED_TRY(doubles(record, (size_t)grid->measure_count, &row->half));
-    for (int32_t i = 0; i < grid->measure_count; i++) {
-        struct meed_read_place here = meed_read_place_in(&summary, grid->measures[i], -1);
-        const json_t *measure =
-            json_object_get(json_object_get(object, "summary"), grid->measures[i]);
-        int64_t count = 0;
-        MEED_TRY(meed_read_number_maybe(&here, measure, "mean", &row->mean[i]));
-        MEED_TRY(meed_read_number_maybe(&here, measure, "half", &row->half[i]));
-        MEED_TRY(meed_read_integer_maybe(&here, measure, "count", &count));
-        row->count = MEED_MAX(row->count, count);
-    }
-    return MEED_OK;
-}
-
-enum meed_status meed_read_experiment(const char *path, const json_t *root,
-                                      struct meed_run_record *record)
-{
-    static const struct meed_read_fact facts[] = {{"name", "experiment"},
-                                                  {"source", "experiment's file"}};
-    struct meed_read_place place = {.file = path};
-    const json_t *rows = NULL, *cells = NULL;
-    void *block = NULL;
-    record->kind = "experiment";
-    MEED_TRY(meed_read_list(&place, root, "rows", ROWS_MOST, &rows));
-    MEED_TRY(meed_read_list(&place, root, "cells", MEED_READ_ROUNDS_MOST, &cells));
-    size_t count = json_array_size(rows);
-    MEED_TRY(meed_run_record_array(record, count, sizeof *record->grid.rows, &block));
-    record->grid.rows = block;
-    MEED_TRY(settings_names(json_array_get(rows, 0), record));
-    MEED_TRY(measure_names(json_array_get(rows, 0), record));
-    for (size_t i = 0; i < count; i++) {
-        struct meed_read_place here = meed_read_place_in(&place, "rows", (int32_t)i);
-        MEED_TRY(read_row(&here, json_array_get(rows, i), record, &record->grid.rows[i]));
-        record->grid.row_count++;
-    }
-    MEED_TRY(meed_run_record_fact(record, "finished cells", "%zu", json_array_size(cells)));
-    return meed_read_facts(root, facts, MEED_COUNT(facts), record);
 }

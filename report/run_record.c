@@ -43,8 +43,15 @@ enum meed_status meed_run_record_cells(struct meed_run_record *record, struct me
     MEED_TRY(meed_run_record_array(record, (size_t)record->client_count, sizeof **cells, &block));
     *cells = block;
     for (int32_t k = 0; k < record->client_count; k++) {
-        (*cells)[k] = (struct meed_run_cell){
-            .phi = NAN, .se = NAN, .reason = "", .loss = NAN, .bytes_up = -1, .bytes_down = -1};
+        (*cells)[k] = (struct meed_run_cell){.phi = NAN,
+                                             .se = NAN,
+                                             .reason = "",
+                                             .loss = NAN,
+                                             .bytes_up = -1,
+                                             .bytes_down = -1,
+                                             .score = NAN,
+                                             .combined = NAN,
+                                             .weight = NAN};
     }
     return MEED_OK;
 }
@@ -93,4 +100,10 @@ int64_t meed_run_record_add(int64_t a, int64_t b)
 const char *meed_run_state_word(enum meed_run_state state)
 {
     return state_words[state];
+}
+
+const char *meed_run_standing_word(enum meed_run_standing standing)
+{
+    static const char *const words[MEED_RUN_STANDING_COUNT] = {"", "quarantine", "probation"};
+    return words[standing];
 }

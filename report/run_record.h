@@ -11,7 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include "base/arena.h"
+#include "report/roc.h"
 
 MEED_BEGIN_C
 
@@ -23,6 +23,14 @@ enum meed_run_state {
     MEED_RUN_STATE_COUNT
 };
 
+/* What earlier rounds have brought a client to (server/quarantine.h). */
+enum meed_run_standing {
+    MEED_RUN_FREE,
+    MEED_RUN_QUARANTINE,
+    MEED_RUN_PROBATION,
+    MEED_RUN_STANDING_COUNT
+};
+
 /* One client in one round. */
 struct meed_run_cell {
     enum meed_run_state state;
@@ -31,6 +39,10 @@ struct meed_run_cell {
     const char *reason; /* "" for none */
     double loss;        /* self-reported training loss */
     int64_t bytes_up, bytes_down;
+    double score;    /* the detectors' anomaly score: 1 is where they call it suspicious */
+    double combined; /* of a simulation: with value and guard axes, on the same scale */
+    double weight;   /* in the merge */
+    enum meed_run_standing standing;
 };
 
 /* What the aggregation did to a round's updates (server/report_json.h). */
@@ -73,14 +85,31 @@ struct meed_run_truth {
     int64_t dialogues;
 };
 
+/* What told updates of attackers from honest ones. */
+enum meed_run_score { MEED_RUN_BY_SCREEN, MEED_RUN_BY_ALL, MEED_RUN_SCORES };
+
+/* A kind of attack in a combination, over its seeds (cli/simulation_detection.h). */
+struct meed_run_kind {
+    const char *attack;
+    int64_t updates;                      /* attackers' */
+    double excluded, pay;                 /* 0 … 1 */
+    struct meed_roc roc[MEED_RUN_SCORES]; /* `area`: the mean of the rounds' */
+};
+
 /* Results of an experiment's combinations, over seeds. */
 struct meed_run_row {
-    const char *label;   /* "swap, 0.3" */
+    const char *label; /* "swap, 0.3, svd" */
+    const char
+        *threat; /* of its settings, those of the attack beside its kind: "0.3"; "" for none */
+    const char *policy;  /* those that are not about the attack: "svd" */
     double *mean, *half; /* [measure_count]; half of a 95 % interval, NaN for one seed */
     int64_t count;       /* seeds, the most of any measure */
+    int32_t kind_count;
+    struct meed_run_kind *kinds;
 };
 struct meed_run_grid {
-    const char *settings; /* "attack, share" */
+    const char *settings; /* "attack, share, aggregation" */
+    const char *policies; /* "aggregation"; "" for none */
     int32_t measure_count;
     const char **measures;
     int32_t row_count;
@@ -155,6 +184,7 @@ const struct meed_run_round *meed_run_record_last(const struct meed_run_record *
  * say anything. */
 int64_t meed_run_record_add(int64_t a, int64_t b);
 const char *meed_run_state_word(enum meed_run_state state);
+const char *meed_run_standing_word(enum meed_run_standing standing); /* "" for free */
 
 MEED_END_C
 #endif

@@ -7,6 +7,8 @@
 #include <jansson.h>
 #include "base/file.h"
 #include "server/aggregate.h"
+#include "server/defence.h"
+#include "server/quarantine.h"
 
 enum { REPORT_MAX_BYTES = 512 << 20 };
 
@@ -28,7 +30,8 @@ static const char *state_word(enum meed_receipt_state state)
 struct gather {
     const struct meed_report_json_source *source;
     json_t *rounds;
-    json_t *total; /* array, built from the first settled round on */
+    json_t *total;                            /* array, built from the first settled round on */
+    struct meed_quarantine_client *standings; /* [MEED_LIMIT_CLIENTS], as of the round walked */
     int bad;
 };
 
@@ -67,6 +70,53 @@ static json_t *client_entry(struct gather *gather, int32_t round,
     gather->bad |= json_object_set_new(entry, "bytes_up", json_integer(up));
     gather->bad |= json_object_set_new(entry, "bytes_down", json_integer(down));
     return entry;
+}
+
+/* What screening measured of each update that the round has; the stage is empty in a round that was
+ * settled before it was kept. */
+static void add_scores(struct gather *gather, const struct meed_ledger_round *round,
+                       json_t *clients)
+{
+    static const uint8_t nothing[MEED_SHA256_BYTES];
+    struct meed_defence_client verdict;
+    struct meed_buf stored;
+    size_t at = 0;
+    meed_buf_init(&stored, MEED_LIMIT_CLIENTS * sizeof verdict);
+    if (meed_store_load_stage(gather->source->store, round->round, MEED_REPORT_STAGE_SCREENED,
+                              &stored) == MEED_OK) {
+        for (int32_t i = 0; i < round->client_count; i++) {
+            const struct meed_ledger_client *client = &round->clients[i];
+            if (memcmp(client->update_hash, nothing, sizeof nothing) == 0 ||
+                (at + 1) * sizeof verdict > stored.size) {
+                continue;
+            }
+            memcpy(&verdict, stored.data + at * sizeof verdict, sizeof verdict);
+            json_t *entry = json_array_get(clients, (size_t)i);
+            gather->bad |= json_object_set_new(entry, "score", json_real(verdict.score));
+            gather->bad |= json_object_set_new(entry, "weight", json_real(client->weight));
+            at++;
+        }
+    }
+    meed_buf_clear(&stored);
+}
+
+/* Where each client stood when the round began, and its strikes when it ended. */
+static void add_standings(struct gather *gather, const struct meed_ledger_round *round,
+                          json_t *clients)
+{
+    const struct meed_quarantine_options *options = &gather->source->terms->quarantine;
+    for (int32_t i = 0; options->strikes > 0 && i < round->client_count; i++) {
+        struct meed_quarantine_client *standing = &gather->standings[i];
+        json_t *entry = json_array_get(clients, (size_t)i);
+        bool held = meed_quarantine_holds(standing, round->round);
+        if (held || (standing->out_until > 0 && round->round <= standing->on_until)) {
+            gather->bad |= json_object_set_new(entry, "standing",
+                                               json_string(held ? "quarantine" : "probation"));
+        }
+        meed_quarantine_note(options, round->round,
+                             round->clients[i].state == MEED_RECEIPT_EXCLUDED, standing);
+        gather->bad |= json_object_set_new(entry, "strikes", json_integer(standing->strikes));
+    }
 }
 
 /* Of the merge, and the bytes that client_entry has just listed. */
@@ -114,6 +164,8 @@ static enum meed_status add_round(struct gather *gather, const struct meed_buf *
         gather->bad |=
             json_array_append_new(clients, client_entry(gather, round.round, &round.clients[i]));
     }
+    add_scores(gather, &round, clients);
+    add_standings(gather, &round, clients);
     add_merge(gather, &round, clients, entry);
     gather->bad |= json_object_set_new(entry, "clients", clients);
     gather->bad |= json_array_append_new(gather->rounds, entry);
@@ -157,8 +209,13 @@ enum meed_status meed_report_json_format(const struct meed_report_json_source *s
 {
     enum meed_status st = MEED_OK;
     char *dump = NULL;
-    struct gather gather = {source, json_array(), json_array(), 0};
+    struct gather gather = {.source = source, .rounds = json_array(), .total = json_array()};
     json_t *root = json_object();
+    gather.standings = meed_heap_alloc(MEED_LIMIT_CLIENTS, sizeof *gather.standings);
+    if (!gather.standings) {
+        st = MEED_NOMEM;
+        goto out;
+    }
     MEED_TRY_OUT(walk(&gather));
     gather.bad |= json_object_set_new(root, "run", json_string(source->terms->run_id));
     gather.bad |= json_object_set_new(root, "budget", json_integer(source->terms->budget));
@@ -171,6 +228,7 @@ enum meed_status meed_report_json_format(const struct meed_report_json_source *s
               : MEED_FAIL(MEED_NUMERIC, "the report holds a value that JSON cannot");
 out:
     free(dump);
+    meed_heap_free(gather.standings);
     json_decref(gather.rounds);
     json_decref(gather.total);
     json_decref(root);

@@ -5,6 +5,7 @@
  *                "merge": {"method", "update_norm", "fedit_error", "retained_energy",
  *                          "frozen_ranks", "updates", "bytes_up", "bytes_down"},
  *                "clients": [{"id", "phi", "se", "share", "status", "reason",
+ *                             "score", "weight", "standing", "strikes",
  *                             "loss", "bytes_up", "bytes_down"}]}],
  *    "total": [{"id", "share"}]}
  *
@@ -12,7 +13,10 @@
  * and no clients. `merge` is aggregate.h's report of ΔW* = Σ p_k ΔW_k: its norm, what a mean of
  * factors would miss of it, what the cut to the rank kept, and the bytes of all clients. `status`
  * is paid, unpaid, excluded or absent; `loss` is the client's own figure and missing where it sent
- * no update. Numbers of money are integers in the unit of the configuration. The file is replaced
+ * no update, like `score`, the detectors' anomaly score, and `weight`, its p_k in the merge.
+ * `standing` is quarantine or probation where the client took part in the round under one, and
+ * `strikes` what stands against it after the round; both are missing where nobody is ever
+ * quarantined. Numbers of money are integers in the unit of the configuration. The file is replaced
  * as a whole after every round.
  */
 #ifndef MEED_SERVER_REPORT_JSON_H
@@ -24,8 +28,10 @@
 
 MEED_BEGIN_C
 
-/* The store's stage that holds a round's struct meed_aggregate_report. */
+/* The store's stages that hold a round's struct meed_aggregate_report, and a struct
+ * meed_defence_client for each update in id order. */
 #define MEED_REPORT_STAGE_MERGED "merged"
+#define MEED_REPORT_STAGE_SCREENED "screened"
 
 struct meed_report_json_source {
     const struct meed_terms *terms;

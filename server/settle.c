@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "server/report_json.h"
 #include "server/terms_text.h"
 
 enum { RESULT_MAX_BYTES = 256 << 20 };
@@ -234,12 +235,12 @@ enum meed_status meed_settle_screened(struct meed_settle *settle, struct meed_co
 {
     void *found = NULL;
     size_t size = (size_t)cohort->count * sizeof **verdicts;
-    MEED_TRY(load_result(settle, cohort->round, "screened", size, arena, &found));
+    MEED_TRY(load_result(settle, cohort->round, MEED_REPORT_STAGE_SCREENED, size, arena, &found));
     if (!found) {
         MEED_TRY(meed_arena_alloc(arena, MEED_MAX(size, 1), &found));
         MEED_TRY(meed_settlement_screen(&settle->basis, cohort, found));
-        MEED_TRY(
-            meed_store_save_stage(settle->config.store, cohort->round, "screened", found, size));
+        MEED_TRY(meed_store_save_stage(settle->config.store, cohort->round,
+                                       MEED_REPORT_STAGE_SCREENED, found, size));
     }
     *verdicts = found;
     return MEED_OK;

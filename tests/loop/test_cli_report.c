@@ -67,6 +67,9 @@ static void report_draws_a_federation(void **state)
                                        "30,000 of 30,000 credits",
                                        "answers do not fit their questions",
                                        "<td class=\"excluded\">excluded</td>",
+                                       "3 of 18 updates were excluded; paid with a remark: 0",
+                                       "title=\"round 3: excluded, grounding ",
+                                       "<td class=\"v paid\" title=\"round 1: paid\">●</td>",
                                        "Utility over rounds",
                                        "Pay against value",
                                        "Value of each client over rounds",
@@ -103,35 +106,65 @@ static void report_holds_a_simulation_against_the_truth(void **state)
 {
     (void)state;
     static const char *const says[] = {
-        "Detector ROC",   "least value <b>1.000</b>",           "Axis safety, a guard",
-        "class=\"band\"", "AUROC of exclusion, then least pay", NULL};
+        "Detector ROC",         "screening&#39;s score of each update <b>1.000</b>",
+        "Axis safety, a guard", "class=\"band\"",
+        "<td>zero</td>",        "AUROC of the screening, mean over rounds",
+        "anomaly score",        NULL};
     char *page = page_of(RUNS "/cell.json", "cell.html");
     check_page(page, says);
     free(page);
 }
 
+/* Two policies against one attack over three seeds; the second knows its gain from one seed alone.
+ */
+static const char experiment[] =
+    "{\"schema\": \"meed.simulation/1\", \"name\": \"p\", \"source\": \"x\", \"cells\": [],"
+    " \"rows\": [{\"settings\": {\"attack\": \"swap\", \"share\": \"0.3\", \"rule\": \"equal\"},"
+    " \"summary\": {\"own\": {\"mean\": 0.9, \"half\": 0.05, \"count\": 3},"
+    " \"budget\": {\"mean\": 7, \"half\": 0, \"count\": 3},"
+    " \"auroc_score\": {\"mean\": 0.75, \"half\": 0.125, \"count\": 3},"
+    " \"gain_kept\": {\"mean\": 0.5, \"half\": 0.013, \"count\": 3}},"
+    " \"attacks\": [{\"attack\": \"swap\", \"updates\": 6, \"excluded\": 0.5, \"pay\": 0.25,"
+    " \"auroc_score\": 0.625, \"auroc_combined\": null,"
+    " \"roc\": {\"score\": [[0, 0], [0.5, 0.5], [1, 1]], \"combined\": []}}]},"
+    " {\"settings\": {\"attack\": \"swap\", \"share\": \"0.3\", \"rule\": \"shrunk\"},"
+    " \"summary\": {\"own\": {\"mean\": null, \"half\": null, \"count\": 0},"
+    " \"budget\": {\"mean\": 7, \"half\": null, \"count\": 1},"
+    " \"gain_kept\": {\"mean\": 0.75, \"half\": null, \"count\": 1}}, \"attacks\": []}]}";
+
 static void report_tables_an_experiment(void **state)
 {
-    /* Two combinations over three seeds, one over a single seed: its interval is not known. */
     (void)state;
-    write_text(
-        "simulation.json",
-        "{\"schema\": \"meed.simulation/1\", \"name\": \"p\", \"source\": \"x\", \"cells\": [],"
-        " \"rows\": [{\"settings\": {\"attack\": \"swap\", \"share\": \"0.3\"}, \"summary\": "
-        "{\"auroc\": {\"mean\": 0.9, \"half\": 0.05, \"count\": 3}, \"budget\": {\"mean\": 7, "
-        "\"half\": 0, \"count\": 3}}}, {\"settings\": {\"attack\": \"flip\", \"share\": \"0.3\"}, "
-        "\"summary\": {\"auroc\": {\"mean\": null, \"half\": null, \"count\": 0}, \"budget\": "
-        "{\"mean\": 7, \"half\": null, \"count\": 1}}}]}");
-    static const char *const says[] = {">attack, share</th>",
-                                       "<td>swap, 0.3</td>",
+    write_text("simulation.json", experiment);
+    static const char *const says[] = {">attack, share, rule</th>",
+                                       "<td>swap, 0.3, equal</td>",
                                        "<td class=\"n\">+0.900 ± 0.050</td>",
+                                       "<td class=\"n\">0.750 ± 0.125</td>", /* no sign: an area */
+                                       "<td class=\"n\">50.0 ± 1.3\u202F%</td>",
+                                       "<td class=\"n\">75.0\u202F%</td>",
                                        "<td class=\"n\">–</td>",
-                                       "<td class=\"n\">7</td>",
-                                       "<strong>auroc</strong>",
+                                       "<strong>own</strong>",
+                                       "The same in every row: budget 7.",
                                        NULL};
     char *page = page_of(scratch, "experiment.html");
     check_page(page, says);
     assert_null(strstr(page, "<strong>budget</strong>")); /* the same everywhere: no chart */
+    free(page);
+}
+
+static void report_holds_attacks_against_defences(void **state)
+{
+    (void)state;
+    static const char *const says[] = {
+        "Attacks and defences",
+        "<tr><td>swap, 0.3</td><td>equal</td><td class=\"n\">6</td>"
+        "<td class=\"n\">0.625</td><td class=\"n\">–</td>"
+        "<td class=\"n\">50.0\u202F%</td><td class=\"n\">25.0\u202F%</td>"
+        "<td class=\"n\">50.0 ± 1.3\u202F%</td></tr>",
+        "Detector ROC: screening alone, equal", "swap, 0.3 <b>0.625</b>", NULL};
+    char *page = page_of(scratch, "attacks.html");
+    check_page(page, says);
+    assert_null(strstr(page, "Detector ROC: screening, value and guards")); /* has no curve */
     free(page);
     char path[512];
     snprintf(path, sizeof path, "%s/simulation.json", scratch);
@@ -188,6 +221,10 @@ static void report_refuses_what_is_no_run(void **state)
     change("number.json", "\"phi\": ", "\"phi\": \"x\", \"y\": ");
     change("client.json", "\"id\": \"bank\"", "\"id\": \"elsewhere\"");
     change("share.json", "\"share\": ", "\"share\": -1, \"y\": ");
+    change("standing.json", "\"share\": ", "\"standing\": \"free\", \"share\": ");
+    char *corner = replaced(experiment, "[0.5, 0.5]", "[0.5, 1.5]");
+    write_text("corner.json", corner);
+    free(corner);
     static const struct row rows[] = {
         {MEED_ARG, "report", {"no RUN given", "meed help report"}, NULL},
         {MEED_NOT_FOUND, "report @/nowhere --out @/no.html", {"@/nowhere: no such"}, NULL},
@@ -205,6 +242,11 @@ static void report_refuses_what_is_no_run(void **state)
          NULL},
         {MEED_FORMAT, "report @/client.json --out @/no.html", {"\"id\" must be a client"}, NULL},
         {MEED_FORMAT, "report @/share.json --out @/no.html", {"\"share\" must be a whole"}, NULL},
+        {MEED_FORMAT, "report @/standing.json --out @/no.html", {"quarantine or prob"}, NULL},
+        {MEED_FORMAT,
+         "report @/corner.json --out @/no.html",
+         {"rows[0].attacks[0]", "\"roc\" must be pairs"},
+         NULL},
         {MEED_NOT_FOUND,
          "report ~/../../tests/loop/report/value.json --out @/none/no.html",
          {"@/none"},
@@ -221,6 +263,7 @@ int main(void)
         cmocka_unit_test(report_draws_a_valuation),
         cmocka_unit_test(report_holds_a_simulation_against_the_truth),
         cmocka_unit_test(report_tables_an_experiment),
+        cmocka_unit_test(report_holds_attacks_against_defences),
         cmocka_unit_test(report_compares_runs),
         cmocka_unit_test(report_makes_ids_harmless),
         cmocka_unit_test(report_refuses_what_is_no_run),

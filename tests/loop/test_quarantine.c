@@ -6,6 +6,7 @@
  * somebody is out writes the same ledger as one that is not. Method: cases by hand; federations of
  * the fixture whose value function excludes one client in chosen rounds.
  */
+#include <jansson.h>
 #include "server/quarantine.h"
 #include "tests/loop/federation_fixture.h"
 
@@ -89,6 +90,31 @@ static void visit(void *user, const struct meed_ledger_place *place, const char 
     meed_arena_clear(&arena);
 }
 
+/* What the page draws: where the client stood in each round, and its strikes after it. */
+static void check_report(const char *path)
+{
+    static const char *const standings[ROUNDS] = {
+        NULL, NULL, "quarantine", "quarantine", "probation", "quarantine", "quarantine"};
+    static const json_int_t strikes[ROUNDS] = {1, 0, 0, 0, 0, 0, 0};
+    json_t *report = json_load_file(path, 0, NULL), *rounds = json_object_get(report, "rounds");
+    assert_int_equal(json_array_size(rounds), ROUNDS);
+    for (size_t i = 0; i < ROUNDS; i++) {
+        const json_t *clients = json_object_get(json_array_get(rounds, i), "clients");
+        const json_t *bad = json_array_get(clients, BAD), *good = json_array_get(clients, 1 - BAD);
+        const char *standing = json_string_value(json_object_get(bad, "standing"));
+        assert_int_equal(standing == NULL, standings[i] == NULL);
+        if (standing) {
+            assert_string_equal(standing, standings[i]);
+        }
+        assert_int_equal(json_integer_value(json_object_get(bad, "strikes")), strikes[i]);
+        assert_null(json_object_get(good, "standing"));
+        assert_true(json_is_number(json_object_get(good, "score")));
+        assert_true(json_number_value(json_object_get(good, "weight")) > 0);
+        assert_true(json_number_value(json_object_get(bad, "weight")) == 0 || i < 2 || i == 4);
+    }
+    json_decref(report);
+}
+
 static void quarantine_holds_through_a_restart(void **state)
 {
     (void)state;
@@ -98,6 +124,9 @@ static void quarantine_holds_through_a_restart(void **state)
     whole.value = value;
     whole.config.rounds = ROUNDS;
     whole.config.quarantine = rule;
+    char report[256];
+    snprintf(report, sizeof report, "%s/report.json", whole.folder);
+    whole.report = report;
     fed_start(&whole);
     play(&whole, 1, ROUNDS);
     fed_collect(&whole, ROUNDS);
@@ -135,6 +164,7 @@ static void quarantine_holds_through_a_restart(void **state)
         assert_true(seen.lines[i].phi == (reasons[i][0] == 'h' ? -1.0 : 0.0));
         assert_int_equal(seen.lines[i].share, 0);
     }
+    check_report(report);
     fed_remove(whole.folder);
     fed_remove(stopped.folder);
 }

@@ -70,6 +70,10 @@ static void numerals_say_what_is_known(void **state)
     assert_string_equal(meed_numeral_estimate(NAN, 1).text, "–");
     assert_string_equal(meed_numeral_estimate(0.25, NAN).text, "+0.250000");
     assert_string_equal(meed_numeral_estimate(7969, NAN).text, "7,969");
+    assert_string_equal(meed_numeral_share(0.982, 0.0131).text, "98.2 ± 1.3\u202F%");
+    assert_string_equal(meed_numeral_share(-0.25, NAN).text, "−25.0\u202F%");
+    assert_string_equal(meed_numeral_share(1, 0).text, "100.0\u202F%");
+    assert_string_equal(meed_numeral_share(NAN, 0.1).text, "–");
     assert_string_equal(meed_numeral_fixed(-0.0004, 3, false).text, "0.000");
     assert_string_equal(meed_numeral_fixed(-0.0006, 3, true).text, "−0.001");
     assert_string_equal(meed_numeral_count(1234567).text, "1,234,567");
