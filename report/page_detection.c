@@ -9,7 +9,7 @@
 #include "report/chart.h"
 #include "report/page.h"
 
-enum { LABEL_BYTES = 128, CHARTS_MOST = 24 };
+enum { LABEL_BYTES = 128, POLICIES_MOST = 12 };
 
 /* "swap, 0.3" */
 static void name_kind(const struct meed_run_row *row, const struct meed_run_kind *kind,
@@ -151,7 +151,7 @@ static bool is_first_of_policy(const struct item *items, int32_t idx)
 void meed_page_detection(struct meed_markup *markup, const struct meed_run_record *record)
 {
     const struct meed_run_grid *grid = &record->grid;
-    int32_t count = 0, charts = 0;
+    int32_t count = 0, policies = 0;
     for (int32_t r = 0; r < grid->row_count; r++) {
         count += grid->rows[r].kind_count;
     }
@@ -174,11 +174,17 @@ void meed_page_detection(struct meed_markup *markup, const struct meed_run_recor
     meed_page_heading(markup, "Attacks and defences");
     write_table(markup, grid, items, count);
     meed_markup_raw(markup, "<div class=\"pair\">\n");
-    for (int32_t i = 0; i < count && charts < CHARTS_MOST; i++) {
-        for (int s = 0; is_first_of_policy(items, i) && s < MEED_RUN_SCORES; s++, charts++) {
+    for (int32_t i = 0; i < count; i++) {
+        bool drawn = is_first_of_policy(items, i) && policies++ < POLICIES_MOST;
+        for (int s = 0; drawn && s < MEED_RUN_SCORES; s++) {
             draw_policy(markup, items[i].row->policy, (enum meed_run_score)s, items, count);
         }
     }
     meed_markup_raw(markup, "</div>\n");
+    if (policies > POLICIES_MOST) {
+        meed_markup_raw(markup,
+                        "<p>Curves of the first %d of %d policies; the table has all.</p>\n",
+                        POLICIES_MOST, policies);
+    }
     meed_heap_free(items);
 }
