@@ -355,8 +355,7 @@ static enum meed_status check_aggregate(struct job *job)
                                "name it by --data");
         return MEED_OK;
     }
-    MEED_TRY(meed_settlement_merge(basis, job->cohort, job->verdicts, &job->valued, &job->arena,
-                                   &job->merge));
+    MEED_TRY(meed_settlement_merge(basis, job->cohort, &job->valued, &job->arena, &job->merge));
     MEED_TRY(meed_settlement_entry(basis, job->cohort, job->verdicts, &job->valued, &job->merge,
                                    &job->arena, &job->made));
     if (meed_verification_agree_text(&at, "method", says->method, made->method) &&
