@@ -55,6 +55,7 @@ static void keep_rows(struct cell *cell, const struct meed_aggregator_event *eve
         seat->se = row->se;
         seat->loss = row->train_loss;
         seat->score = row->score;
+        seat->verdict = row->verdict;
         seat->share = row->share;
         seat->bytes_up = row->bytes_up;
         seat->bytes_down = row->bytes_down;

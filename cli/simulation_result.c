@@ -36,13 +36,6 @@ void meed_simulation_result_clear(struct meed_simulation_result *result)
 
 /* ---- scores ---------------------------------------------------------------------------------- */
 
-/* 1 where a guard excludes by default: φ + z·se = 0. An error of 0 means that nothing was left to
- * chance, and any loss is then a sure one. */
-static double depth(double phi, double se)
-{
-    return phi < 0.0 ? -phi / (meed_valuation_defaults().guard_z * fmax(se, 1e-12)) : 0.0;
-}
-
 static double screened(const struct meed_simulation_seat *seat)
 {
     return seat->state == MEED_SEAT_ABSENT ? NAN : seat->score;
@@ -50,20 +43,13 @@ static double screened(const struct meed_simulation_seat *seat)
 
 /* What was never valued (a screen took it out, or quarantine) has nothing but its score, and that
  * only says something if it is why. */
-static double combined(const struct meed_benchmark *benchmark,
-                       const struct meed_simulation_seat *seat)
+static double combined(const struct meed_simulation_seat *seat)
 {
     double score = screened(seat);
     if (!seat->valued) {
         return score >= 1.0 ? score : NAN;
     }
-    score = fmax(score, depth(seat->phi, seat->se));
-    for (int32_t i = 0; i < benchmark->axis_count; i++) {
-        if (benchmark->axes[i].guard) {
-            score = fmax(score, depth(seat->axis_phi[i], seat->axis_se[i]));
-        }
-    }
-    return score;
+    return fmax(score, seat->verdict);
 }
 
 /* ---- summary --------------------------------------------------------------------------------- */
@@ -129,7 +115,7 @@ static double auroc(struct tally *tally, bool with_values)
         int64_t count = 0;
         for (int32_t i = 0; i < tally->cast->count; i++) {
             const struct meed_simulation_seat *seat = &tally->result->rounds[r].seats[i];
-            tally->score[count] = with_values ? combined(tally->benchmark, seat) : screened(seat);
+            tally->score[count] = with_values ? combined(seat) : screened(seat);
             tally->positive[count] = attacks(&tally->cast->members[i]);
             count += !isnan(tally->score[count]);
         }
@@ -283,12 +269,13 @@ static json_t *seat_json(const struct meed_benchmark *benchmark, const char *id,
                                               meed_simulation_number(seat->axis_phi[i]), "se",
                                               meed_simulation_number(seat->axis_se[i])));
     }
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:I, s:o, s:o, s:o, s:I, s:I, s:o}", "id", id,
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o}", "id", id,
                      "state", state, "reason", seat->reason, "phi",
                      meed_simulation_number(seat->phi), "se", meed_simulation_number(seat->se),
                      "share", (json_int_t)seat->share, "score",
-                     meed_simulation_number(screened(seat)), "combined",
-                     meed_simulation_number(combined(benchmark, seat)), "loss",
+                     meed_simulation_number(screened(seat)), "verdict",
+                     meed_simulation_number(seat->valued ? seat->verdict : NAN), "combined",
+                     meed_simulation_number(combined(seat)), "loss",
                      meed_simulation_number(seat->loss), "bytes_up", (json_int_t)seat->bytes_up,
                      "bytes_down", (json_int_t)seat->bytes_down, "axes", axes);
 }

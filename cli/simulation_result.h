@@ -21,8 +21,8 @@
  *           {"id", "state": "paid|unpaid|excluded|absent", "reason": text,
  *            "phi", "se", "share",
  *            "score": the detectors' anomaly score, null where nothing was sent,
- *            "combined": the largest of `score` and of what φ and each guard axis lie below 0, in
- *                units of 2.576 standard errors; null where nothing was measured,
+ *            "verdict": score of the verdict on its value (evaluation/verdict.h), null likewise,
+ *            "combined": the larger of both; null where nothing was measured,
  *            "loss", "bytes_up", "bytes_down",
  *            "axes": [{"phi", "se"}]}]}],                  # [] where it was not valued
  *    "summary": {                                          # null where there is no answer
@@ -69,7 +69,7 @@ enum { MEED_SIMULATION_MEASURE_BYTES = 64 }; /* a name in a summary */
 struct meed_simulation_seat {
     enum meed_aggregator_seat state;
     char reason[MEED_LIMIT_REASON_BYTES];
-    double phi, se, loss, score;
+    double phi, se, loss, score, verdict;
     int64_t share, bytes_up, bytes_down;
     bool valued; /* axis values are known */
     double axis_phi[MEED_BENCHMARK_MAX_AXES];

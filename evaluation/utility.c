@@ -538,13 +538,15 @@ static enum meed_status gradient_by_gates(struct meed_utility *u, const double *
     return st;
 }
 
-/* The split of every axis into folds. */
+/* The split of every axis: strata (its categories, or all as one where they are too many), and each
+ * stratum into as many folds. */
 struct folds {
-    int32_t count[MEED_BENCHMARK_MAX_AXES];  /* folds of the axis */
-    double stretch[MEED_BENCHMARK_MAX_AXES]; /* of a fold's departure: see folds_init */
-    double share[MEED_BENCHMARK_MAX_AXES][MEED_UTILITY_FOLDS]; /* Σ coefficients of a fold */
-    int32_t *of_item;                                          /* [items] */
-    double *coefficients;                                      /* [1 + axes, items] */
+    int32_t strata[MEED_BENCHMARK_MAX_AXES];
+    int32_t each[MEED_BENCHMARK_MAX_AXES];                       /* folds of a stratum */
+    double stretch[MEED_BENCHMARK_MAX_AXES][MEED_UTILITY_FOLDS]; /* of a stratum: stratum_stretch */
+    double share[MEED_BENCHMARK_MAX_AXES][MEED_UTILITY_FOLDS];   /* Σ coefficients of a fold */
+    int32_t *of_item;     /* [items]: stratum · each + fold */
+    double *coefficients; /* [1 + axes, items] */
 };
 
 static void folds_clear(struct folds *f)
@@ -553,9 +555,56 @@ static void folds_clear(struct folds *f)
     meed_heap_free(f->coefficients);
 }
 
-/* With J folds of departure d_f from the axis value, random groups estimate the variance of the
- * axis value as Σd²/(J(J−1)). The bootstrap finds Σ_h s²/(C²(m_h−1))·Σd²/J in items that depart by
- * s·d_f, over categories h of m_h dialogues; s makes the two equal. */
+/* With J folds of departure d_f from the stratum's value, random groups estimate the variance of
+ * that value as Σd²/(J(J−1)). The bootstrap finds Σ_h s²/(C²(m_h−1))·Σd²/J in items that depart by
+ * s·d_f, over the stratum's C categories h of m_h dialogues; s makes the two equal. */
+static double stratum_stretch(const int32_t *members, const int32_t *stratum_of, int32_t categories,
+                              int32_t stratum, int32_t folds)
+{
+    double spread = 0;
+    int32_t count = 0;
+    for (int32_t c = 0; c < categories; c++) {
+        if (members[c] > 0 && stratum_of[c] == stratum) {
+            spread += 1.0 / (members[c] - 1);
+            count++;
+        }
+    }
+    return folds > 1 ? count / sqrt((folds - 1) * spread) : 0;
+}
+
+static void axis_split(const struct meed_benchmark *b, int32_t axis, struct folds *f)
+{
+    const double *coefficients = f->coefficients + (size_t)(1 + axis) * (size_t)b->item_count;
+    int32_t members[MEED_BENCHMARK_MAX_CATEGORIES] = {0};
+    int32_t stratum_of[MEED_BENCHMARK_MAX_CATEGORIES] = {0};
+    int32_t seen[MEED_BENCHMARK_MAX_CATEGORIES] = {0};
+    int32_t strata = 0, fewest = MEED_UTILITY_FOLDS;
+    for (int32_t i = 0; i < b->item_count; i++) {
+        members[b->items[i].category] += b->items[i].axis == axis ? 1 : 0;
+    }
+    for (int32_t c = 0; c < b->category_count; c++) {
+        stratum_of[c] = members[c] > 0 ? strata++ : 0;
+        fewest = members[c] > 0 ? MEED_MIN(fewest, members[c]) : fewest;
+    }
+    if (strata > MEED_UTILITY_FOLDS / 2) {
+        memset(stratum_of, 0, sizeof stratum_of);
+        strata = 1;
+    }
+    f->strata[axis] = strata;
+    f->each[axis] = MEED_MIN(fewest, MEED_UTILITY_FOLDS / MEED_MAX(strata, 1));
+    for (int32_t h = 0; h < strata; h++) {
+        f->stretch[axis][h] =
+            stratum_stretch(members, stratum_of, b->category_count, h, f->each[axis]);
+    }
+    for (int32_t i = 0; i < b->item_count; i++) {
+        int32_t c = b->items[i].category;
+        if (b->items[i].axis == axis) {
+            f->of_item[i] = stratum_of[c] * f->each[axis] + seen[c]++ % f->each[axis];
+            f->share[axis][f->of_item[i]] += coefficients[i];
+        }
+    }
+}
+
 static enum meed_status folds_init(const struct meed_benchmark *b, struct folds *f)
 {
     size_t items = (size_t)b->item_count;
@@ -566,30 +615,7 @@ static enum meed_status folds_init(const struct meed_benchmark *b, struct folds 
     }
     meed_benchmark_coefficients(b, f->coefficients);
     for (int32_t a = 0; a < b->axis_count; a++) {
-        const double *coefficients = f->coefficients + (size_t)(1 + a) * items;
-        int32_t members[MEED_BENCHMARK_MAX_CATEGORIES] = {0};
-        int32_t seen[MEED_BENCHMARK_MAX_CATEGORIES] = {0};
-        int32_t categories = 0, fewest = MEED_UTILITY_FOLDS;
-        for (int32_t i = 0; i < b->item_count; i++) {
-            members[b->items[i].category] += b->items[i].axis == a ? 1 : 0;
-        }
-        for (int32_t c = 0; c < b->category_count; c++) {
-            categories += members[c] > 0 ? 1 : 0;
-            fewest = members[c] > 0 ? MEED_MIN(fewest, members[c]) : fewest;
-        }
-        double spread = 0;
-        for (int32_t c = 0; c < b->category_count && fewest > 1; c++) {
-            spread +=
-                members[c] > 0 ? 1.0 / ((double)categories * categories * (members[c] - 1)) : 0;
-        }
-        f->count[a] = fewest;
-        f->stretch[a] = fewest > 1 ? sqrt(1 / ((fewest - 1) * spread)) : 0;
-        for (int32_t i = 0; i < b->item_count; i++) {
-            if (b->items[i].axis == a) {
-                f->of_item[i] = seen[b->items[i].category]++ % fewest;
-                f->share[a][f->of_item[i]] += coefficients[i];
-            }
-        }
+        axis_split(b, a, f);
     }
     return MEED_OK;
 }
@@ -613,17 +639,21 @@ static void fold_weights_fill(const struct meed_benchmark *b, const struct folds
 static void pseudo_values_fill(const struct meed_benchmark *b, const struct folds *f,
                                const double *slopes, int32_t players, double *phi)
 {
-    double value[MEED_BENCHMARK_MAX_AXES] = {0};
+    double value[MEED_BENCHMARK_MAX_AXES][MEED_UTILITY_FOLDS] = {{0}};
     for (int32_t a = 0; a < b->axis_count; a++) {
-        for (int32_t fold = 0; fold < f->count[a]; fold++) {
-            value[a] += slopes[(int64_t)(a * MEED_UTILITY_FOLDS + fold) * players];
+        for (int32_t h = 0; h < f->strata[a]; h++) {
+            double sum = 0, share = 0;
+            for (int32_t fold = h * f->each[a]; fold < (h + 1) * f->each[a]; fold++) {
+                sum += slopes[(int64_t)(a * MEED_UTILITY_FOLDS + fold) * players];
+                share += f->share[a][fold];
+            }
+            value[a][h] = sum / share;
         }
     }
     for (int32_t i = 0; i < b->item_count; i++) {
-        int32_t a = b->items[i].axis;
-        int32_t fold = f->of_item[i];
+        int32_t a = b->items[i].axis, fold = f->of_item[i], h = fold / f->each[a];
         double of_fold = slopes[(int64_t)(a * MEED_UTILITY_FOLDS + fold) * players];
-        phi[i] = value[a] + f->stretch[a] * (of_fold / f->share[a][fold] - value[a]);
+        phi[i] = value[a][h] + f->stretch[a][h] * (of_fold / f->share[a][fold] - value[a][h]);
     }
 }
 

@@ -6,11 +6,12 @@
  * the context that names them fixes path, dtype and instruction set.
  *
  * The derivative is per dialogue where gates yield it. Where clients are too many for a stack, one
- * gradient of the weights stands for many dialogues: each axis is split into folds (every
- * MEED_UTILITY_FOLDS-th dialogue of each category), and an item carries the pseudo-value of its
- * fold. Axis values are then exact, and the spread of items over a bootstrap of dialogues is that
- * of random groups (Quenouille 1956; Wolter 2007, ch. 2): right in expectation, with as many
- * degrees of freedom as folds less one. Single items mean nothing there.
+ * gradient of the weights stands for many dialogues: each category of an axis is split into folds
+ * (of more than eight categories all together, every so many-th dialogue of each), and an item
+ * carries the pseudo-value of its fold. Values of axes and of categories are then exact, and the
+ * spread of items over a bootstrap of dialogues is that of random groups (Quenouille 1956; Wolter
+ * 2007, ch. 2): right in expectation, with as many degrees of freedom as folds less categories.
+ * Single items mean nothing there.
  *
  * A valuation may also be scored by many processes, each a fixed share of the distinct coalitions
  * (every N-th, since all cost the same), and read together by a merge (utility_shard.h). A merge
@@ -28,7 +29,7 @@ MEED_BEGIN_C
 
 struct meed_utility;
 
-enum { MEED_UTILITY_FOLDS = 8 };
+enum { MEED_UTILITY_FOLDS = 16 }; /* of an axis, at most */
 
 struct meed_utility_options {
     enum meed_coalition_path path;

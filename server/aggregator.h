@@ -118,8 +118,9 @@ struct meed_aggregator_row {
     double train_loss; /* self-reported, of the present update */
     int64_t bytes_up;  /* of the present round */
     int64_t bytes_down;
-    double score; /* the detectors' anomaly score of the present update, once it is screened */
-    double phi;   /* of the last settled round, like the next three */
+    double score;   /* the detectors' anomaly score of the present update, once it is screened */
+    double verdict; /* score of the verdict on its value (evaluation/verdict.h), once it is valued */
+    double phi;     /* of the last settled round, like the next three */
     double se;
     int64_t share;
     char reason[MEED_LIMIT_REASON_BYTES];

@@ -64,7 +64,7 @@ void meed_board_open(struct meed_board *board, int32_t round)
         struct meed_aggregator_row *row = &board->rows[i];
         board->in[i] = false;
         row->seat = board->seen[i] ? MEED_SEAT_JOINED : MEED_SEAT_AWAY;
-        row->train_loss = row->score = 0.0;
+        row->train_loss = row->score = row->verdict = 0.0;
         row->bytes_up = row->bytes_down = 0;
     }
     pthread_mutex_unlock(&board->lock);
@@ -103,6 +103,13 @@ void meed_board_score(struct meed_board *board, int32_t client, double score)
 {
     pthread_mutex_lock(&board->lock);
     board->rows[client].score = score;
+    pthread_mutex_unlock(&board->lock);
+}
+
+void meed_board_judged(struct meed_board *board, int32_t client, double score)
+{
+    pthread_mutex_lock(&board->lock);
+    board->rows[client].verdict = score;
     pthread_mutex_unlock(&board->lock);
 }
 

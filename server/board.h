@@ -29,6 +29,7 @@ bool meed_board_joined(struct meed_board *board, int32_t client);
 void meed_board_update(struct meed_board *board, int32_t client, double train_loss);
 void meed_board_traffic(struct meed_board *board, int32_t client, int64_t up, int64_t down);
 void meed_board_score(struct meed_board *board, int32_t client, double score);
+void meed_board_judged(struct meed_board *board, int32_t client, double score);
 void meed_board_verdict(struct meed_board *board, int32_t client, enum meed_aggregator_seat seat,
                         double phi, double se, int64_t share, const char *reason);
 void meed_board_total(struct meed_board *board, int32_t client, int64_t total_share);

@@ -346,6 +346,11 @@ static enum meed_status stage_value(struct meed_settle *settle,
     MEED_LOG_INFO("server", "round %d: valuing %d updates", state->round, cohort->count);
     MEED_TRY_OUT(meed_settle_valued(settle, cohort, verdicts, &arena, &valued));
     meed_settle_fault(settle, "value.stored");
+    for (int32_t i = 0; i < valued.players; i++) {
+        const char *name = cohort->names[valued.cohort_idx[i]];
+        meed_board_judged(settle->config.board, meed_registry_find(settle->config.registry, name),
+                          valued.clients[i].score);
+    }
     MEED_TRY_OUT(meed_service_advance(settle->config.service, MEED_ROUND_EVENT_VALUED, NULL));
 out:
     meed_arena_clear(&arena);

@@ -219,21 +219,17 @@ static void expect_close(double got, double want, const char *what)
     }
 }
 
-/* "combined" of a seat: what screening saw, φ and the guard axes, in units of 2.576 errors. */
-static double combined_of(const json_t *cell, const json_t *seat)
+/* "combined" of a seat: what screening saw and what the verdict on its value says; whoever that
+ * leaves out has at least 1, and whoever stays at most 1. */
+static double combined_of(const json_t *seat)
 {
-    const json_t *axes = json_object_get(cell, "axes"), *values = json_object_get(seat, "axes");
-    double score = member(seat, "score"), deepest = -member(seat, "phi") / member(seat, "se");
-    for (size_t a = 0; a < json_array_size(values); a++) {
-        const json_t *value = json_array_get(values, a);
-        if (json_is_true(json_object_get(json_array_get(axes, a), "guard"))) {
-            deepest = fmax(deepest, -member(value, "phi") / member(value, "se"));
-        }
-    }
-    if (json_array_size(values) == 0) {
+    double score = member(seat, "score"), verdict = member(seat, "verdict");
+    bool out = strcmp(json_string_value(json_object_get(seat, "state")), "excluded") == 0;
+    if (isnan(verdict)) {
         return score >= 1 ? score : NAN;
     }
-    return fmax(score, deepest / 2.576);
+    assert_true(out == (verdict > 1));
+    return fmax(score, verdict);
 }
 
 static void check_cell_measures(json_t *cell)
@@ -244,7 +240,7 @@ static void check_cell_measures(json_t *cell)
         for (size_t i = 0; i < 5; i++) {
             json_t *seat = seat_of(cell, r, i);
             bool bad = attacker(cell, i);
-            expect_close(member(seat, "combined"), combined_of(cell, seat), "combined");
+            expect_close(member(seat, "combined"), combined_of(seat), "combined");
             out[bad] += strcmp(json_string_value(json_object_get(seat, "state")), "excluded") == 0;
             sent[bad] += 1;
             paid[bad] += member(seat, "share");
