@@ -124,7 +124,7 @@ static const char documentation[] =
     "    batch_tokens: 1024, accumulation: 1, sequence_tokens: 512,\n"
     "    warmup: 2, rank: 8, lr: 2e-4,\n"
     "    lr_min: lr/10, alpha: 2*rank, rslora: false, dropout: 0,\n"
-    "    weight_decay: 0, clip: 1, prox_mu: 0.01, targets: all}\n"
+    "    weight_decay: 0, clip: 1, prox_mu: 0 (fedprox: 0.01), targets: all}\n"
     "  codec: {values: f32|bf16|int8|int4, density: 1, density_a, density_b,\n"
     "    group: 64, zstd: 3}\n"
     "  pay: {rule: shrunk|proportional|equal, path: auto|stack|merge,\n"

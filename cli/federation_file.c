@@ -343,8 +343,9 @@ static enum meed_status resolve_training(const char *path, const struct raw_trai
     NUMBER("training.dropout", raw->dropout, 0, 0, 0.9, plan->dropout);
     NUMBER("training.weight_decay", raw->weight_decay, 0, 0, 1, plan->weight_decay);
     NUMBER("training.clip", raw->clip, 1, 0, 1e6, plan->clip_norm);
-    NUMBER("training.prox_mu", raw->prox_mu, 0.01, 0, 1e6, plan->prox_mu);
     plan->method = (enum meed_method)GIVEN(raw->method, (int)MEED_METHOD_FEDIT);
+    bool proximal = plan->method == MEED_METHOD_FEDPROX;
+    NUMBER("training.prox_mu", raw->prox_mu, proximal ? 0.01 : 0.0, 0, 1e6, plan->prox_mu);
     plan->rslora = GIVEN(raw->rslora, false);
     plan->beta1 = 0.9;
     plan->beta2 = 0.999;

@@ -6,10 +6,12 @@
 #include "evaluation/spread.h"
 
 enum { COMPARED_LEAST = 3, UNLIKE_LEAST = 6 };
-static const double apart = 2.5;        /* deviations below the middle, in a large cohort */
+static const double apart = 2.0;        /* deviations below the middle, in a large cohort */
 static const double unlike_least = 4.0; /* u and d together */
-static const double unlike_alone = 3.0; /* u, where a guard axis is harmed as well */
-static const double better_least = 2.0; /* in a category, to be excused */
+static const double unlike_also = 3.0;  /* u that makes do with … */
+static const double apart_also = 1.5;   /* … so many deviations below the middle */
+static const double better_least = 2.5; /* in a category, to be excused … */
+static const double better_share = 0.6; /* … and of u */
 
 struct bench {
     const struct meed_verdict_cohort *cohort;
@@ -74,7 +76,7 @@ static void judge_guards(const struct bench *bench, struct meed_verdict *verdict
             double depth = depth_of(column, k);
             double aside = n < COMPARED_LEAST ? INFINITY : against(below, limit);
             if (cohort->unlike) {
-                aside = fmax(aside, cohort->unlike[k] / unlike_alone);
+                aside = fmax(aside, fmin(cohort->unlike[k] / unlike_also, below / apart_also));
             }
             double score = fmax(0.0, fmin(against(depth, cohort->z), aside));
             verdict->deficit = fmax(verdict->deficit, below);
@@ -87,14 +89,17 @@ static void judge_guards(const struct bench *bench, struct meed_verdict *verdict
     }
 }
 
-/* Whether some category is answered better than the cohort answers it. */
+/* Whether some category is answered better than by the cohort, by as much as the update is strange.
+ */
 static void excuse(const struct bench *bench, bool *excused)
 {
     const struct meed_verdict_cohort *cohort = bench->cohort;
     for (int32_t c = 0; c < cohort->category_count; c++) {
         struct meed_spread spread = spread_of(bench, &cohort->categories[c]);
         for (int32_t k = 0; k < cohort->players; k++) {
-            excused[k] |= deficit_of(&cohort->categories[c], spread, k) <= -better_least;
+            double better = -deficit_of(&cohort->categories[c], spread, k);
+            double enough = cohort->unlike ? better_share * cohort->unlike[k] : 0.0;
+            excused[k] |= better >= fmax(better_least, enough);
         }
     }
 }

@@ -123,40 +123,57 @@ static void valuation_repeats_and_resumes_to_the_bit(void **state)
 
 static void valuation_guards_exclude_with_a_reason(void **state)
 {
-    /* Goal: with z = 0 and updates unlike each other every client below zero on the guard axis is
-     * excluded and unpaid, and its reason names the axis and the value. The others are valued once
-     * more with all of the weight, to the bit as if they had come alone. With a huge z nobody is
-     * excluded. */
+    /* Goal: with z = 0 and no cohort to compare with, a client below zero on the guard axis is
+     * excluded and unpaid, and its reason names the axis and the value. */
     (void)state;
-    static const double unlike[CLIENTS] = {9, 9, 9, 9, 9, 9};
     struct meed_valuation_options options = meed_valuation_defaults();
     options.budget = 1000;
     options.guard_z = 0;
-    options.unlike = unlike;
-    struct meed_valuation *v = valuation_run(&options);
-    const struct meed_adapter *kept[CLIENTS];
-    double p[CLIENTS];
-    int32_t stay = 0, guarded = 0, of[CLIENTS];
+    int guarded = 0;
+    const double one[1] = {1};
     for (int k = 0; k < CLIENTS; k++) {
-        const struct meed_value_client *client = &v->clients[k];
-        bool below = client->axis_phi[1] < 0;
+        struct meed_valuation *v = NULL;
+        assert_int_equal(meed_valuation_run(cohort.be, cohort.checkpoint, &benchmark, global,
+                                            &sent[k], 1, one, &options, &v),
+                         MEED_OK);
+        const struct meed_value_client *client = v->clients;
+        bool harmful = client->phi < 0, below = client->axis_phi[1] < 0;
+        assert_true((client->status == MEED_PAY_EXCLUDED) == (harmful || below));
         if (client->status == MEED_PAY_EXCLUDED) {
-            assert_true((below || client->phi < 0) && client->score > 1 && client->weight == 0 &&
-                        client->share == 0);
-            bool harmful = client->phi < 0;
+            assert_true(client->score > 1 && client->weight == 0 && client->share == 0);
             assert_non_null(strstr(client->reason, harmful ? "value −" : "fit −"));
             assert_non_null(strstr(client->reason, harmful
                                                        ? ": the update makes the model worse"
                                                        : ": answers do not fit their questions"));
             guarded += harmful ? 0 : 1;
-        } else {
+        }
+        meed_valuation_destroy(v);
+    }
+    assert_true(guarded > 0);
+}
+
+static void valuation_without_the_excluded_is_that_of_the_others(void **state)
+{
+    /* Goal: who stays is valued once more with all of the weight, as if it had come alone: weights,
+     * values and the published value agree with a valuation of nobody else. With a huge z nobody is
+     * excluded. */
+    (void)state;
+    struct meed_valuation_options options = meed_valuation_defaults();
+    options.budget = 1000;
+    options.guard_z = 0;
+    struct meed_valuation *v = valuation_run(&options);
+    const struct meed_adapter *kept[CLIENTS];
+    double p[CLIENTS];
+    int32_t stay = 0, of[CLIENTS];
+    for (int k = 0; k < CLIENTS; k++) {
+        if (v->clients[k].status != MEED_PAY_EXCLUDED) {
             kept[stay] = sent[k];
             of[stay++] = k;
         }
     }
-    assert_true(stay > 0 && guarded > 0);
+    assert_in_range(stay, 1, CLIENTS - 1);
     for (int i = 0; i < stay; i++) {
-        p[i] = weights[of[i]] * (6 * weights[0] / (stay * weights[0]));
+        p[i] = 1.0 / stay;
     }
     options.guard_z = 1e6;
     struct meed_valuation *alone = NULL;
@@ -220,6 +237,7 @@ int main(void)
         cmocka_unit_test(valuation_keeps_the_axioms_of_a_real_game),
         cmocka_unit_test(valuation_repeats_and_resumes_to_the_bit),
         cmocka_unit_test(valuation_guards_exclude_with_a_reason),
+        cmocka_unit_test(valuation_without_the_excluded_is_that_of_the_others),
         cmocka_unit_test(valuation_by_leave_one_out_needs_n_plus_two),
         cmocka_unit_test(valuation_refuses_what_it_cannot_value),
     };

@@ -111,7 +111,7 @@ static void verdict_needs_harm_or_use(void **state)
     (void)state;
     honest();
     t.phi[0] = -0.02;
-    t.guard[1] = t.guard[2] = -0.0135; /* 3.4 errors, 2.0 deviations */
+    t.guard[1] = t.guard[2] = -0.016; /* 4 errors, between 1.5 and 2.5 deviations */
     t.unlike[1] = 3.5;
     t.unlike[2] = 0.5;
     t.unlike[3] = t.unlike[4] = 8.0;
@@ -167,8 +167,8 @@ static void verdict_score_is_what_it_says(void **state)
     struct meed_spread spread = meed_spread_of(rest, 8);
     judge(8);
     assert_true(fabs(spread.middle - 5.0) < 1e-12);
-    double below = 45.0 / hypot(spread.deviation, 20.0), limit = 2.5 * (1.0 + 2.0 / 6.0);
-    double guard = fmin(2.0 / z, fmax(below / limit, 1.5 / 3.0));
+    double below = 45.0 / hypot(spread.deviation, 20.0), limit = 2.0 * (1.0 + 2.0 / 6.0);
+    double guard = fmin(2.0 / z, fmax(below / limit, fmin(1.5 / 3.0, below / 1.5)));
     double together = hypot(1.5, below) / 4.0;
     assert_true(fabs(t.verdicts[0].deficit - below) < 1e-12);
     assert_true(fabs(t.verdicts[0].score - fmax(guard, together)) < 1e-12);
