@@ -120,7 +120,7 @@ enum meed_status meed_arena_alloc_array(struct meed_arena *arena, size_t count, 
 enum meed_status meed_arena_strdup(struct meed_arena *arena, const char *text, size_t length,
                                    char **copy)
 {
-    void *block;
+    void *block = NULL;
     MEED_TRY(meed_arena_alloc(arena, length + 1, &block));
     if (block) {
         memcpy(block, text, length);

@@ -34,7 +34,7 @@ enum meed_status meed_buf_extend(struct meed_buf *buf, size_t size, void **bytes
 
 enum meed_status meed_buf_append(struct meed_buf *buf, const void *bytes, size_t size)
 {
-    void *target;
+    void *target = NULL;
     MEED_TRY(meed_buf_extend(buf, size, &target));
     if (size > 0) {
         memcpy(target, bytes, size);

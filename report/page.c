@@ -10,7 +10,9 @@ void meed_page_write(struct meed_markup *markup, const struct meed_run_record *c
                        "<meta name=\"viewport\" content=\"width=device-width, "
                        "initial-scale=1\">\n<title>Meed: ");
     meed_markup_text(m, records[0]->title);
-    meed_markup_raw(m, count > 1 ? " and %d more" : "", count - 1);
+    if (count > 1) {
+        meed_markup_raw(m, " and %d more", count - 1);
+    }
     meed_markup_raw(m, "</title>\n<style>\n");
     /* The style is longer than a piece of markup and has no format in it. */
     if (m->status == MEED_OK) {

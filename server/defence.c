@@ -34,7 +34,7 @@ enum meed_status meed_defence_check(const struct meed_defence_options *options)
     for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
         if (options->actions[d] < 0 || options->actions[d] >= MEED_DEFENCE_ACTION_COUNT) {
             return MEED_FAIL(MEED_CONFIG, "defence: %s is off, flag or exclude",
-                             meed_detector_name(d));
+                             meed_detector_name((enum meed_detector)d));
         }
     }
     if (options->actions[MEED_DETECTOR_SPAN] == MEED_DEFENCE_REFUSE) {
