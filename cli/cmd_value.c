@@ -25,7 +25,8 @@
 #include "cli/score_session.h"
 #include "cli/stop_signal.h"
 #include "cli/value_pairs.h"
-#include "evaluation/valuation.h"
+#include "evaluation/payment.h"
+#include "proto/limits.h"
 
 enum { ID_BYTES = 64, BAR_CELLS = 12 };
 
@@ -41,6 +42,7 @@ struct options {
     bool quiet;
     bool budget_given;
     const char *state, *merge;
+    const char *samples; /* "120,80", NULL: not given */
     bool oracle;
     struct meed_retrain_options retrain;
     struct meed_valuation_options valuation;
@@ -50,6 +52,8 @@ struct options {
 enum {
     KEY_METHOD = 256,
     KEY_RULE,
+    KEY_SAMPLES,
+    KEY_FLOOR,
     KEY_PATH,
     KEY_CACHE,
     KEY_BATCH,
@@ -87,7 +91,11 @@ static const struct argp_option option_rows[] = {
      "end an order of permutation this close to all adapters' value (default: never)", 2},
     {"nodes", KEY_NODES, "N", 0, "of gradient, 1 to 32 (default: 4)", 2},
     {"budget", 'n', "N", 0, "credits to share", 2},
-    {"rule", KEY_RULE, "WORD", 0, "shrunk, proportional or equal (default: shrunk)", 2},
+    {"rule", KEY_RULE, "WORD", 0, "shrunk, proportional, equal or samples (default: shrunk)", 2},
+    {"samples", KEY_SAMPLES, "N[,N]", 0,
+     "of rule samples: how much each adapter was trained on, in their order", 2},
+    {"floor", KEY_FLOOR, "X", 0, "share of the budget split evenly among the honest (default: 0)",
+     2},
     {"guard-z", KEY_GUARD_Z, "X", 0, "standard errors below 0 that exclude (default: 2.576)", 2},
     {"draws", KEY_DRAWS, "N", 0, "bootstrap draws (default: 1000)", 2},
     {"seed", 's', "N", 0, "of the bootstrap (default: 1)", 2},
@@ -149,7 +157,6 @@ static error_t word_parse(struct options *options, const char *name, const char 
     return EINVAL;
 }
 
-static const char *const rule_words[] = {"shrunk", "proportional", "equal"};
 static const char *const path_words[] = {"auto", "stack", "merge"};
 static const char *const stop_words[] = {"complete", "precision", "budget"};
 static const char *const status_words[] = {"paid", "unpaid", "excluded"};
@@ -191,8 +198,11 @@ static error_t choice_parse(int key, const char *text, struct options *options)
         failed = word_parse(options, "--method", text, words, MEED_VALUE_METHOD_COUNT, &choice);
         v->method = (enum meed_value_method)choice;
     } else if (key == KEY_RULE) {
-        failed = word_parse(options, "--rule", text, rule_words, MEED_PAY_RULE_COUNT, &choice);
-        v->rule = (enum meed_pay_rule)choice;
+        options->status = meed_payment_rule_parse(text, &v->rule);
+        failed = options->status == MEED_OK ? 0 : EINVAL;
+    } else if (key == KEY_FLOOR) {
+        options->status = meed_parse_f64("--floor", text, 0, 1, &v->floor);
+        failed = options->status == MEED_OK ? 0 : EINVAL;
     } else if (key == KEY_PATH) {
         failed = word_parse(options, "--path", text, path_words, 3, &choice);
         v->path = (enum meed_coalition_path)choice;
@@ -282,6 +292,9 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
     case KEY_MERGE:
         options->merge = text;
         return 0;
+    case KEY_SAMPLES:
+        options->samples = text;
+        return 0;
     case 'n':
         options->budget_given = true;
         return number_parse(options, "--budget", text, 0, (int64_t)1 << 62,
@@ -308,6 +321,7 @@ struct job {
     struct meed_adapter **adapters; /* [adapter_count] */
     char (*ids)[ID_BYTES];          /* [adapter_count] */
     double *weights;                /* [adapter_count] */
+    double *samples;                /* [adapter_count] declared; 0 without --samples */
     struct meed_valuation *valuation;
     struct meed_value_pairs pairs;
     const char **names;                /* [adapter_count]: ids once more */
@@ -373,11 +387,14 @@ static json_t *clients_json(const struct job *job)
                 axes, b->axes[a].name,
                 json_pack("{s:f, s:f}", "phi", client->axis_phi[a], "se", client->axis_se[a]));
         }
-        json_array_append_new(
-            rows, json_pack("{s:s, s:f, s:f, s:f, s:I, s:s, s:s, s:o}", "id", job->ids[k], "phi",
-                            client->phi, "se", client->se, "sampling_se", client->sampling_se,
-                            "share", (json_int_t)client->share, "status",
-                            status_words[client->status], "reason", client->reason, "axes", axes));
+        json_t *row = json_pack(
+            "{s:s, s:f, s:f, s:f, s:I, s:s, s:s, s:o}", "id", job->ids[k], "phi", client->phi, "se",
+            client->se, "sampling_se", client->sampling_se, "share", (json_int_t)client->share,
+            "status", status_words[client->status], "reason", client->reason, "axes", axes);
+        if (row && job->options->samples) {
+            json_object_set_new(row, "samples", json_integer((json_int_t)job->samples[k]));
+        }
+        json_array_append_new(rows, row);
     }
     return rows;
 }
@@ -393,10 +410,12 @@ static enum meed_status json_write(const struct job *job)
     meed_sha256_hex(job->session.checkpoint->hash, model);
     meed_sha256_hex(job->session.benchmark->hash, benchmark);
     json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:I, "
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:s, s:s, s:s, s:s, s:s, s:I, "
+        "s:I, "
         "s:o, s:o, s:o}",
         "method", meed_estimator_name(v->method), "stop", stop_words[v->stop], "rule",
-        rule_words[o->rule], "budget", (json_int_t)o->budget, "paid", (json_int_t)v->paid, "draws",
+        meed_payment_rule_name(o->rule), "budget", (json_int_t)o->budget, "floor",
+        (json_int_t)meed_payment_floor(o->budget, o->floor), "paid", (json_int_t)v->paid, "draws",
         (json_int_t)v->draws, "residual", v->residual, "value_empty", v->value_empty, "value_full",
         v->value_full, "value_kept", v->value_kept, "path", path_words[v->path], "model", model,
         "benchmark", benchmark, "utilities", utilities, "note", v->note, "evaluations",
@@ -535,10 +554,38 @@ static enum meed_status oracle_run(struct job *job)
                                    &retrain);
 }
 
+/* --samples to job->samples: one count an adapter. */
+static enum meed_status samples_read(struct job *job)
+{
+    const char *text = job->options->samples;
+    int32_t count = 0;
+    for (bool more = text != NULL; more; count++) {
+        size_t length = strcspn(text, ",");
+        char word[32];
+        int64_t samples = 0;
+        snprintf(word, sizeof word, "%.*s", (int)MEED_MIN(length, sizeof word - 1), text);
+        MEED_TRY(meed_parse_i64("--samples", word, 0, MEED_LIMIT_SAMPLES, &samples));
+        if (count < job->options->adapter_count) {
+            job->samples[count] = (double)samples;
+        }
+        more = text[length] == ',';
+        text += length + more;
+    }
+    if (job->options->samples && count != job->options->adapter_count) {
+        return MEED_FAIL(MEED_ARG,
+                         "--samples has %d counts for %d adapters; give one each, in "
+                         "their order",
+                         count, job->options->adapter_count);
+    }
+    return MEED_OK;
+}
+
 static enum meed_status job_run(struct job *job)
 {
     const struct options *options = job->options;
     struct meed_valuation_options valuation = options->valuation;
+    MEED_TRY(samples_read(job));
+    valuation.samples = job->samples;
     MEED_TRY(meed_score_session_open(options->model, options->benchmark, options->device,
                                      options->threads, "valuing", options->quiet, &job->session));
     const struct meed_model_config *config = &job->session.checkpoint->config;
@@ -574,6 +621,7 @@ static enum meed_status job_run(struct job *job)
 static enum meed_status options_check(const struct options *options)
 {
     bool shard = options->valuation.shard.idx > 0;
+    bool by_samples = options->valuation.rule == MEED_PAY_SAMPLES;
     if (!options->model || !options->benchmark || options->adapter_count == 0 ||
         (!options->budget_given && !shard && !options->oracle)) {
         return MEED_FAIL(MEED_ARG, "no --%s given; see `meed help value`",
@@ -581,6 +629,11 @@ static enum meed_status options_check(const struct options *options)
                          : !options->benchmark     ? "benchmark"
                          : !options->adapter_count ? "adapters"
                                                    : "budget");
+    }
+    if (by_samples != (options->samples != NULL)) {
+        return MEED_FAIL(MEED_ARG, "--rule samples and --samples go together: an adapter does not "
+                                   "say how much it was trained on, so one count for each is "
+                                   "needed");
     }
     if (options->oracle && (options->global || options->merge || options->state ||
                             options->valuation.cache_path || options->budget_given)) {
@@ -624,8 +677,9 @@ enum meed_status meed_cmd_value(int argc, char **argv)
     job.adapters = meed_heap_alloc(count, sizeof *job.adapters);
     job.ids = meed_heap_alloc(count, sizeof *job.ids);
     job.weights = meed_heap_alloc(count, sizeof *job.weights);
+    job.samples = meed_heap_alloc(count, sizeof *job.samples);
     job.names = meed_heap_alloc(count, sizeof *job.names);
-    if (!job.adapters || !job.ids || !job.weights || !job.names) {
+    if (!job.adapters || !job.ids || !job.weights || !job.samples || !job.names) {
         st = MEED_NOMEM;
         goto out;
     }
@@ -638,6 +692,7 @@ out:
     meed_heap_free(job.adapters);
     meed_heap_free(job.ids);
     meed_heap_free(job.weights);
+    meed_heap_free(job.samples);
     meed_heap_free((void *)job.names);
     meed_value_pairs_clear(&job.pairs);
     meed_heap_free((void *)options.adapters);

@@ -57,7 +57,11 @@ static enum meed_status options_check(const struct meed_valuation_options *optio
         return MEED_FAIL(MEED_ARG, "budget, bootstrap draws and guard z must be 0 or more, and "
                                    "batch tokens at least 1");
     }
-    return MEED_OK;
+    if (options->rule == MEED_PAY_SAMPLES && !options->samples) {
+        return MEED_FAIL(MEED_ARG, "rule samples pays by declared counts, and there are none");
+    }
+    struct meed_payment_policy policy = meed_valuation_policy(options);
+    return meed_payment_check(&policy);
 }
 
 static enum meed_status valuation_create(const struct meed_estimate *estimate,

@@ -15,7 +15,13 @@
 
 MEED_BEGIN_C
 
-enum meed_pay_rule { MEED_PAY_SHRUNK, MEED_PAY_PROPORTIONAL, MEED_PAY_EQUAL, MEED_PAY_RULE_COUNT };
+enum meed_pay_rule {
+    MEED_PAY_SHRUNK,
+    MEED_PAY_PROPORTIONAL,
+    MEED_PAY_EQUAL,
+    MEED_PAY_SAMPLES,
+    MEED_PAY_RULE_COUNT
+};
 enum meed_pay_status { MEED_PAY_PAID, MEED_PAY_UNPAID, MEED_PAY_EXCLUDED };
 
 enum { MEED_VALUE_MAX_PLAYERS = 16384, MEED_VALUE_REASON_BYTES = 160 };
@@ -34,6 +40,11 @@ struct meed_valuation_options {
     double guard_z;              /* of verdict.h; e.g. 2.576 */
     const double *unlike; /* [players] how far an update's geometry stands out (verdict.h), or NULL;
                            * borrowed */
+    double reputation;    /* weight of the past in pay, and the share of the budget split by heads:
+                           * payment.h; 0: none */
+    double floor;
+    const double *samples;  /* [players] declared, for rule samples; else may be NULL; borrowed */
+    const double *standing; /* [players] pay when last here, 1 the mean; below 0, or NULL: none */
     uint64_t seed;
     int32_t batch_tokens;
     const char *cache_path;                  /* SQLite utility cache; NULL: none */
@@ -74,7 +85,7 @@ struct meed_valuation {
     double seconds;
     int64_t tokens;                     /* rows fed */
     enum meed_coalition_path path;      /* STACK or MERGE */
-    int64_t paid;                       /* Σ shares: the budget, or 0 if nobody is payable */
+    int64_t paid;                       /* Σ shares: payment.h says when it is not the budget */
     char note[MEED_VALUE_REASON_BYTES]; /* "" or what a reader must know: why nothing was paid */
     uint8_t utilities_hash[MEED_SHA256_BYTES]; /* of all item utilities in row order; with no table,
                                                 * of u(∅), u(N) and all item values */

@@ -60,6 +60,7 @@ static void verdict_write(const struct meed_benchmark *benchmark, const int32_t 
 static void payment_write(enum meed_payment_cause cause, struct meed_value_client *client)
 {
     char number[64];
+    const char *floor = client->share > 0 ? ", the floor alone" : "";
     estimate_print(client->phi, client->se, number, sizeof number);
     switch (cause) {
     case MEED_PAYMENT_EARNED:
@@ -69,7 +70,11 @@ static void payment_write(enum meed_payment_cause cause, struct meed_value_clien
         snprintf(client->reason, sizeof client->reason, "the update changes nothing");
         break;
     case MEED_PAYMENT_WORTHLESS:
-        snprintf(client->reason, sizeof client->reason, "value %s: no gain to pay for", number);
+        snprintf(client->reason, sizeof client->reason, "value %s: no gain to pay for%s", number,
+                 floor);
+        break;
+    case MEED_PAYMENT_UNDECLARED:
+        snprintf(client->reason, sizeof client->reason, "declares no samples to pay for%s", floor);
         break;
     case MEED_PAYMENT_ROUNDED:
         snprintf(client->reason, sizeof client->reason, "the share rounds to 0 credits");
@@ -222,6 +227,14 @@ out:
 
 /* ---- credits --------------------------------------------------------------------------------- */
 
+struct meed_payment_policy meed_valuation_policy(const struct meed_valuation_options *options)
+{
+    return (struct meed_payment_policy){.rule = options->rule,
+                                        .z = options->guard_z,
+                                        .reputation = options->reputation,
+                                        .floor = options->floor};
+}
+
 enum meed_status meed_valuation_pay(const struct meed_valuation_options *options,
                                     struct meed_valuation *v)
 {
@@ -235,17 +248,22 @@ enum meed_status meed_valuation_pay(const struct meed_valuation_options *options
         players[k].se = v->clients[k].se;
         players[k].null = v->clients[k].null;
         players[k].left_out = v->clients[k].status == MEED_PAY_EXCLUDED;
+        players[k].samples = options->samples ? options->samples[k] : 0;
+        players[k].standing = options->standing ? options->standing[k] : -1;
     }
-    MEED_TRY_OUT(meed_payment_settle(options->rule, options->guard_z, options->budget, players,
-                                     v->players, &v->paid));
+    struct meed_payment_policy policy = meed_valuation_policy(options);
+    MEED_TRY_OUT(meed_payment_settle(&policy, options->budget, players, v->players, &v->paid));
     for (int32_t k = 0; k < v->players; k++) {
         v->clients[k].share = players[k].share;
         v->clients[k].status = players[k].status;
         payment_write(players[k].cause, &v->clients[k]);
     }
-    if (v->paid == 0 && options->budget > 0) {
-        snprintf(v->note, sizeof v->note,
-                 "nothing was paid: no client has a value above zero; the budget is kept");
+    if (v->paid < options->budget) {
+        snprintf(v->note, sizeof v->note, "%s was paid: no client %s; the %sbudget is kept",
+                 v->paid > 0 ? "the floor alone" : "nothing",
+                 options->rule == MEED_PAY_SAMPLES ? "that is left declares samples"
+                                                   : "has a value above zero",
+                 v->paid > 0 ? "rest of the " : "");
     }
 out:
     meed_heap_free(players);

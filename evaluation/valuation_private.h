@@ -3,7 +3,7 @@
 #ifndef MEED_EVALUATION_VALUATION_PRIVATE_H
 #define MEED_EVALUATION_VALUATION_PRIVATE_H
 
-#include "evaluation/valuation.h"
+#include "evaluation/payment.h"
 
 /* One valuation of some of the clients. */
 struct meed_pass {
@@ -15,6 +15,8 @@ struct meed_pass {
     struct meed_estimate *estimate;
 };
 
+/* What payment.h needs of the options. */
+struct meed_payment_policy meed_valuation_policy(const struct meed_valuation_options *options);
 /* Sets null, status (EXCLUDED or UNPAID), score and, for who is left out, the reason. */
 MEED_MUST_CHECK enum meed_status meed_valuation_judge(const struct meed_benchmark *benchmark,
                                                       const struct meed_pass *pass,
