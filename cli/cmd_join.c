@@ -17,6 +17,7 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "cli/stop_signal.h"
+#include "cli/verdict_text.h"
 #include "client/workbench.h"
 #include "client/worker.h"
 
@@ -198,11 +199,13 @@ static void print_receipt(const struct meed_msg_receipt *receipt)
         [MEED_RECEIPT_EXCLUDED] = "excluded",
         [MEED_RECEIPT_ABSENT] = "absent",
     };
+    char why[MEED_VERDICT_TEXT_BYTES];
+    meed_verdict_text(receipt->reason, receipt->remark, why);
     fprintf(stderr,
             "round %d receipt: %s, phi %+.4f ± %.4f, %lld of %lld credits, %lld in all%s%s\n",
             receipt->round, states[receipt->state], receipt->phi, receipt->standard_error,
             (long long)receipt->share, (long long)receipt->round_budget,
-            (long long)receipt->total_share, receipt->reason[0] ? ": " : "", receipt->reason);
+            (long long)receipt->total_share, why[0] ? ": " : "", why);
 }
 
 static void draw_step(struct screen *screen, const struct meed_worker_event *event)

@@ -16,6 +16,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/ledger_key.h"
+#include "cli/verdict_text.h"
 #include "server/ledger.h"
 
 struct options {
@@ -69,21 +70,28 @@ struct reader {
     char head[MEED_SHA256_HEX_BYTES];
 };
 
+static const char *kept_words(const struct meed_ledger_round *entry)
+{
+    return entry->retained == entry->budget ? " (kept: nobody could be paid)"
+                                            : " (kept but for the floor: nobody was worth more)";
+}
+
 static void print_round(const char *body, size_t size)
 {
     struct meed_ledger_round entry;
     struct meed_arena arena;
     meed_arena_init_growing(&arena, "message", MEED_LIMIT_CLIENTS * 1024u);
     static const char *const words[] = {"?", "paid", "unpaid", "excluded", "absent"};
+    char why[MEED_VERDICT_TEXT_BYTES];
     if (meed_ledger_parse_round(body, size, &arena, &entry) == MEED_OK) {
         printf("round %d: budget %lld%s, utility %.4f to %.4f\n", entry.round,
-               (long long)entry.budget, entry.retained ? " (kept: nobody could be paid)" : "",
-               entry.value_empty, entry.value_kept);
+               (long long)entry.budget, entry.retained ? kept_words(&entry) : "", entry.value_empty,
+               entry.value_kept);
         for (int32_t i = 0; i < entry.client_count; i++) {
             const struct meed_ledger_client *line = &entry.clients[i];
+            meed_verdict_text(line->reason, line->remark, why);
             printf("  %-20s %-9s phi %+.5f ± %.5f %16lld%s%s\n", line->id, words[line->state],
-                   line->phi, line->se, (long long)line->share, line->reason[0] ? "  " : "",
-                   line->reason);
+                   line->phi, line->se, (long long)line->share, why[0] ? "  " : "", why);
         }
     }
     meed_arena_clear(&arena);

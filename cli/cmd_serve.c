@@ -14,6 +14,7 @@
 #include "cli/operator_data.h"
 #include "cli/progress.h"
 #include "cli/serve_options.h"
+#include "cli/verdict_text.h"
 
 struct serve {
     struct meed_serve_options options;
@@ -51,13 +52,15 @@ static const char *seat_word(enum meed_aggregator_seat seat)
 
 static void print_round(const struct meed_aggregator_event *event)
 {
+    char why[MEED_VERDICT_TEXT_BYTES];
     fprintf(stderr, "round %d settled: utility %.4f to %.4f\n", event->round, event->utility_before,
             event->utility_after);
     for (int32_t i = 0; i < event->row_count; i++) {
         const struct meed_aggregator_row *row = &event->rows[i];
+        meed_verdict_text(row->reason, row->remark, why);
         fprintf(stderr, "  %-20s %-9s phi %+.5f ± %.5f  share %lld%s%s\n", row->id,
-                seat_word(row->seat), row->phi, row->se, (long long)row->share,
-                row->reason[0] ? "  " : "", row->reason);
+                seat_word(row->seat), row->phi, row->se, (long long)row->share, why[0] ? "  " : "",
+                why);
     }
 }
 

@@ -28,6 +28,7 @@
 #include "cli/federation_file.h"
 #include "cli/live_table.h"
 #include "cli/operator_data.h"
+#include "cli/verdict_text.h"
 
 extern char **environ;
 
@@ -127,9 +128,10 @@ static const char documentation[] =
     "    weight_decay: 0, clip: 1, prox_mu: 0 (fedprox: 0.01), targets: all}\n"
     "  codec: {values: f32|bf16|int8|int4, density: 1, density_a, density_b,\n"
     "    group: 64, zstd: 3}\n"
-    "  pay: {rule: shrunk|proportional|equal, path: auto|stack|merge,\n"
+    "  pay: {rule: shrunk|proportional|equal|samples (clients' word),\n"
+    "    reputation: 0 (weight of earlier pay), floor: 0 (share split evenly),\n"
     "    method: exact|loo|permutation|owen|banzhaf|gradient|auto,\n"
-    "    bootstrap: 1000, guard_z: 2.576}";
+    "    path: auto|stack|merge, bootstrap: 1000, guard_z: 2.576}";
 
 enum { KEYS_BYTES = 1100 };
 
@@ -189,6 +191,7 @@ static const char *seat_word(enum meed_aggregator_seat seat)
 
 static void rows_to_table(struct up *up, const struct meed_aggregator_event *event)
 {
+    char why[MEED_VERDICT_TEXT_BYTES];
     pthread_mutex_lock(&up->table.mutex);
     up->table.round = event->round;
     up->table.rounds = event->round_count;
@@ -207,7 +210,8 @@ static void rows_to_table(struct up *up, const struct meed_aggregator_event *eve
         client->se = row->se;
         client->share = row->share;
         client->total = row->total_share;
-        snprintf(client->reason, sizeof client->reason, "%.*s", MEED_LIVE_TEXT - 1, row->reason);
+        meed_verdict_text(row->reason, row->remark, why);
+        snprintf(client->reason, sizeof client->reason, "%.*s", MEED_LIVE_TEXT - 1, why);
     }
     pthread_mutex_unlock(&up->table.mutex);
 }

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/parse.h"
 #include "cli/yaml_schema.h"
+#include "evaluation/payment.h"
 #include "server/aggregate.h"
 #include "server/server_optimiser.h"
 #include "server/weighting.h"
@@ -29,7 +30,7 @@ struct raw_pay {
     int *method;
     int *path;
     int64_t *bootstrap;
-    double *guard_z;
+    double *guard_z, *reputation, *floor;
 };
 struct raw_robust {
     int64_t *attackers, *selected;
@@ -79,9 +80,6 @@ static const cyaml_strval_t value_codecs[] = {{"f32", MEED_VALUE_F32},
                                               {"bf16", MEED_VALUE_BF16},
                                               {"int8", MEED_VALUE_INT8},
                                               {"int4", MEED_VALUE_INT4}};
-static const cyaml_strval_t rules[] = {{"shrunk", MEED_PAY_SHRUNK},
-                                       {"proportional", MEED_PAY_PROPORTIONAL},
-                                       {"equal", MEED_PAY_EQUAL}};
 static const cyaml_strval_t estimators[] = {{"exact", MEED_VALUE_EXACT},
                                             {"loo", MEED_VALUE_LEAVE_ONE_OUT},
                                             {"permutation", MEED_VALUE_PERMUTATION},
@@ -89,7 +87,8 @@ static const cyaml_strval_t estimators[] = {{"exact", MEED_VALUE_EXACT},
                                             {"banzhaf", MEED_VALUE_BANZHAF},
                                             {"gradient", MEED_VALUE_GRADIENT},
                                             {"auto", MEED_VALUE_AUTO}};
-/* Named by the tables of server/, before a file is read. */
+/* Named by the tables of evaluation/ and server/, before a file is read. */
+static cyaml_strval_t rules[MEED_PAY_RULE_COUNT];
 static cyaml_strval_t aggregations[MEED_AGGREGATION_COUNT];
 static cyaml_strval_t weightings[MEED_WEIGHTING_COUNT];
 static cyaml_strval_t server_rules[MEED_SERVER_RULE_COUNT];
@@ -134,6 +133,8 @@ static const cyaml_schema_field_t pay_fields[] = {
     OPTIONAL_ENUM("path", struct raw_pay, path, paths),
     OPTIONAL_INT("bootstrap", struct raw_pay, bootstrap),
     OPTIONAL_FLOAT("guard_z", struct raw_pay, guard_z),
+    OPTIONAL_FLOAT("reputation", struct raw_pay, reputation),
+    OPTIONAL_FLOAT("floor", struct raw_pay, floor),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t robust_fields[] = {
@@ -522,6 +523,8 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
     NUMBER("clip", raw->clip, 2, 0, 1e6, file->clip_multiple);
     WHOLE("pay.bootstrap", pay->bootstrap, 1000, 10, 1000000, file->bootstrap);
     NUMBER("pay.guard_z", pay->guard_z, 2.576, 0, 100, file->guard_z);
+    NUMBER("pay.reputation", pay->reputation, 0, 0, MEED_PAYMENT_MAX_REPUTATION, file->reputation);
+    NUMBER("pay.floor", pay->floor, 0, 0, 1, file->pay_floor);
     MEED_TRY(resolve_defence(path, raw->defence, file));
     MEED_TRY(resolve_repair(path, folder, raw->repair, file));
     return resolve_merge(path, raw, file);
@@ -529,6 +532,9 @@ static enum meed_status resolve(const char *path, const struct raw_file *raw,
 
 static void name_choices(void)
 {
+    for (int i = 0; i < MEED_PAY_RULE_COUNT; i++) {
+        rules[i] = (cyaml_strval_t){meed_payment_rule_name((enum meed_pay_rule)i), i};
+    }
     for (int i = 0; i < MEED_AGGREGATION_COUNT; i++) {
         aggregations[i] = (cyaml_strval_t){meed_aggregate_name((enum meed_aggregation)i), i};
     }
@@ -594,6 +600,8 @@ void meed_federation_file_config(const struct meed_federation_file *file,
     config->path = file->path;
     config->bootstrap = file->bootstrap;
     config->guard_z = file->guard_z;
+    config->reputation = file->reputation;
+    config->pay_floor = file->pay_floor;
     config->threads = file->server_threads;
     config->device = file->device;
 }

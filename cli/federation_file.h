@@ -9,7 +9,7 @@
  *   device: cuda                 # of aggregator and clients
  *   training: {steps: 24, batch_tokens: 1024, lr: 0.003, rank: 8, alpha: 16}
  *   codec: {values: int8, density: 1.0, zstd: 3}
- *   pay: {rule: shrunk, guard_z: 2.6}
+ *   pay: {rule: shrunk, guard_z: 2.6, reputation: 0.3, floor: 0.1}
  *   clients:
  *     - {id: clinic, data: clients/clinic.jsonl}
  *     - {id: idle, data: clients/idle.jsonl, behaviour: idle, device: cpu}
@@ -65,6 +65,8 @@ struct meed_federation_file {
     enum meed_pay_rule rule;
     int32_t bootstrap;
     double guard_z;
+    double reputation; /* weight of the past in pay */
+    double pay_floor;  /* share of each round's budget that is split by heads */
     int32_t client_count;
     struct meed_federation_client clients[MEED_FEDERATION_MAX_CLIENTS];
     struct meed_simulation_plan simulation; /* group_count 0: the file has no `simulate:` */

@@ -10,9 +10,10 @@
 #include "base/parse.h"
 #include "cli/command_line.h"
 #include "engine/param.h"
+#include "evaluation/payment.h"
 #include "server/aggregate.h"
 
-enum kind { TEXT, INT32, INT64, UINT64, REAL, DURATION, SWITCH, WORD, DEVICE, AGGREGATION };
+enum kind { TEXT, INT32, INT64, UINT64, REAL, DURATION, SWITCH, WORD, DEVICE, AGGREGATION, RULE };
 
 struct choice {
     const char *word;
@@ -26,10 +27,6 @@ static const struct choice methods[] = {{"exact", MEED_VALUE_EXACT},
                                         {"gradient", MEED_VALUE_GRADIENT},
                                         {"auto", MEED_VALUE_AUTO},
                                         {NULL, 0}};
-static const struct choice rules[] = {{"shrunk", MEED_PAY_SHRUNK},
-                                      {"proportional", MEED_PAY_PROPORTIONAL},
-                                      {"equal", MEED_PAY_EQUAL},
-                                      {NULL, 0}};
 static const struct choice paths[] = {
     {"auto", MEED_PATH_AUTO}, {"stack", MEED_PATH_STACK}, {"merge", MEED_PATH_MERGE}, {NULL, 0}};
 
@@ -85,8 +82,14 @@ static const struct flag flags[] = {
     {"method", 0, "WORD",
      "exact (up to 16 clients), loo, permutation, owen, banzhaf, gradient or auto (default: exact)",
      4, WORD, AT(method), 0, 0, methods},
-    {"rule", 0, "WORD", "shrunk, proportional or equal (default: shrunk)", 4, WORD, AT(rule), 0, 0,
-     rules},
+    {"rule", 0, "WORD",
+     "of pay: shrunk, proportional, equal or samples, which believes what clients declare "
+     "(default: shrunk)",
+     4, RULE, AT(rule), 0, 0, NULL},
+    {"reputation", 0, "X", "weight of earlier pay in pay, 0 to 0.95 (default: 0)", 4, REAL,
+     AT(reputation), 0, MEED_PAYMENT_MAX_REPUTATION, NULL},
+    {"floor", 0, "X", "share of the budget split evenly among the honest (default: 0)", 4, REAL,
+     AT(pay_floor), 0, 1, NULL},
     {"path", 0, "WORD", "auto, stack or merge (default: auto)", 4, WORD, AT(path), 0, 0, paths},
     {"guard-z", 0, "X", "standard errors below 0 that exclude (default: 2.576)", 4, REAL,
      AT(guard_z), 0, 100, NULL},
@@ -176,6 +179,8 @@ static enum meed_status set_flag(const struct flag *flag, const char *text,
         return meed_backend_check_device(text);
     case AGGREGATION:
         return meed_aggregate_parse(text, place);
+    case RULE:
+        return meed_payment_rule_parse(text, place);
     case SWITCH:
         *(bool *)place = true;
         return MEED_OK;

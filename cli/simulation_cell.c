@@ -60,6 +60,7 @@ static void keep_rows(struct cell *cell, const struct meed_aggregator_event *eve
         seat->bytes_up = row->bytes_up;
         seat->bytes_down = row->bytes_down;
         snprintf(seat->reason, sizeof seat->reason, "%s", row->reason);
+        snprintf(seat->remark, sizeof seat->remark, "%s", row->remark);
     }
 }
 

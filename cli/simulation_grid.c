@@ -175,17 +175,17 @@ static enum meed_status set_method(struct meed_federation_file *file, const char
 
 static enum meed_status set_rule(struct meed_federation_file *file, const char *value)
 {
-    char list[128] = "";
-    for (int i = 0; i < MEED_PAY_RULE_COUNT; i++) {
-        const char *name = meed_payment_rule_name((enum meed_pay_rule)i);
-        size_t used = strlen(list);
-        if (strcmp(value, name) == 0) {
-            file->rule = (enum meed_pay_rule)i;
-            return MEED_OK;
-        }
-        snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", name);
-    }
-    return MEED_FAIL(MEED_ARG, "no rule \"%.32s\"; there are %s", value, list);
+    return meed_payment_rule_parse(value, &file->rule);
+}
+
+static enum meed_status set_reputation(struct meed_federation_file *file, const char *value)
+{
+    return meed_parse_f64("reputation", value, 0, MEED_PAYMENT_MAX_REPUTATION, &file->reputation);
+}
+
+static enum meed_status set_floor(struct meed_federation_file *file, const char *value)
+{
+    return meed_parse_f64("floor", value, 0, 1, &file->pay_floor);
 }
 
 static enum meed_status set_aggregation(struct meed_federation_file *file, const char *value)
@@ -261,13 +261,27 @@ static const struct {
     const char *key;
     set_fn set;
 } settings[] = {
-    {"attack", set_attack},       {"share", set_share},     {"strength", set_strength},
-    {"partition", set_partition}, {"alpha", set_alpha},     {"dialogues", set_dialogues},
-    {"clients", set_clients},     {"rounds", set_rounds},   {"steps", set_steps},
-    {"rank", set_rank},           {"method", set_method},   {"rule", set_rule},
-    {"clip", set_clip},           {"guard_z", set_guard_z}, {"aggregation", set_aggregation},
-    {"attackers", set_attackers}, {"trim", set_trim},       {"strikes", set_strikes},
+    {"attack", set_attack},
+    {"share", set_share},
+    {"strength", set_strength},
+    {"partition", set_partition},
+    {"alpha", set_alpha},
+    {"dialogues", set_dialogues},
+    {"clients", set_clients},
+    {"rounds", set_rounds},
+    {"steps", set_steps},
+    {"rank", set_rank},
+    {"method", set_method},
+    {"rule", set_rule},
+    {"clip", set_clip},
+    {"guard_z", set_guard_z},
+    {"aggregation", set_aggregation},
+    {"attackers", set_attackers},
+    {"trim", set_trim},
+    {"strikes", set_strikes},
     {"defence", set_defence},
+    {"reputation", set_reputation},
+    {"floor", set_floor},
 };
 
 enum meed_status meed_simulation_grid_set(struct meed_federation_file *file, const char *key,

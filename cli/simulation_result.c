@@ -269,8 +269,8 @@ static json_t *seat_json(const struct meed_benchmark *benchmark, const char *id,
                                               meed_simulation_number(seat->axis_phi[i]), "se",
                                               meed_simulation_number(seat->axis_se[i])));
     }
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o}", "id", id,
-                     "state", state, "reason", seat->reason, "phi",
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o}", "id",
+                     id, "state", state, "reason", seat->reason, "remark", seat->remark, "phi",
                      meed_simulation_number(seat->phi), "se", meed_simulation_number(seat->se),
                      "share", (json_int_t)seat->share, "score",
                      meed_simulation_number(screened(seat)), "verdict",

@@ -18,7 +18,7 @@
  *        "utility_before", "utility_after",                # paid utility, nats a token
  *        "axes": [{"value", "se"}],                        # of the published adapter, axis order
  *        "clients": [                                      # in id order
- *           {"id", "state": "paid|unpaid|excluded|absent", "reason": text,
+ *           {"id", "state": "paid|unpaid|excluded|absent", "reason": text, "remark": text,
  *            "phi", "se", "share",
  *            "score": the detectors' anomaly score, null where nothing was sent,
  *            "verdict": score of the verdict on its value (evaluation/verdict.h), null likewise,
@@ -68,7 +68,7 @@ enum { MEED_SIMULATION_MEASURE_BYTES = 64 }; /* a name in a summary */
 /* A client in a round. */
 struct meed_simulation_seat {
     enum meed_aggregator_seat state;
-    char reason[MEED_LIMIT_REASON_BYTES];
+    char reason[MEED_LIMIT_REASON_BYTES], remark[MEED_LIMIT_REASON_BYTES];
     double phi, se, loss, score, verdict;
     int64_t share, bytes_up, bytes_down;
     bool valued; /* axis values are known */

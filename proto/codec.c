@@ -269,6 +269,7 @@ static const struct field receipt_fields[] = {
     F(bytes_up, I64, 0, WALL_MS), F(bytes_down, I64, 0, WALL_MS), F(ledger_index, I64, 0, WALL_MS),
     F(ledger_hash, HASH, 0, 0), F(update_hash, HASH, 0, 0), F(base_adapter_hash, HASH, 0, 0),
     F(next_adapter_hash, HASH, 0, 0), F(benchmark_hash, HASH, 0, 0), F(utilities_hash, HASH, 0, 0),
+    F(remark, TEXT, 0, 0),
 };
 SHAPE(receipt, meed__v1__receipt, OWN);
 #undef WIRE

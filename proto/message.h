@@ -244,7 +244,8 @@ struct meed_msg_receipt {
     int32_t round;
     char client_id[MEED_LIMIT_ID_BYTES];
     enum meed_receipt_state state;
-    char reason[MEED_LIMIT_REASON_BYTES];
+    char reason[MEED_LIMIT_REASON_BYTES]; /* why the state is what it is; "" when paid in full */
+    char remark[MEED_LIMIT_REASON_BYTES]; /* of the screens on an update they let pass */
     double phi;
     double standard_error;
     double shrunk;                    /* φ after shrinking by reliability: what the rule paid on */

@@ -5,7 +5,7 @@
  * the same bytes; the page has no date of its own. Sections appear where their data is there:
  *
  *   who earned what        table and bars of the whole run
- *   defence                verdicts over rounds, with their reasons
+ *   defence                verdicts over rounds, their reasons and remarks
  *   utility, value         over rounds; pay against value; axes of a valuation
  *   coalitions, pairs      what was measured
  *   rounds, loss, traffic  the course of a federation

@@ -12,12 +12,22 @@ enum { REASONS_MOST = 200, CLIENTS_MOST = 400 };
 
 static bool is_remark(const struct meed_run_cell *cell)
 {
-    return cell->state == MEED_RUN_PAID && cell->reason[0];
+    return cell->state == MEED_RUN_PAID && (cell->remark[0] || cell->reason[0]);
 }
 
 static bool is_told(const struct meed_run_cell *cell)
 {
-    return cell->reason[0] != 0;
+    return cell->reason[0] || cell->remark[0];
+}
+
+/* The reason, then what the screens saw beside. */
+static void write_words(struct meed_markup *m, const struct meed_run_cell *cell)
+{
+    meed_markup_text(m, cell->reason);
+    if (cell->remark[0]) {
+        meed_markup_raw(m, cell->reason[0] ? "; remark: " : "remark: ");
+        meed_markup_text(m, cell->remark);
+    }
 }
 
 /* ---- the grid ---------------------------------------------------------------------------------
@@ -43,9 +53,9 @@ static void write_sign(struct meed_markup *m, const struct meed_run_round *round
                     meed_run_state_word(cell->state),
                     cell->standing == MEED_RUN_PROBATION ? " probation" : "", round->number,
                     meed_run_state_word(cell->state));
-    if (cell->reason[0]) {
+    if (is_told(cell)) {
         meed_markup_raw(m, ", ");
-        meed_markup_text(m, cell->reason);
+        write_words(m, cell);
     }
     meed_markup_raw(m, "\">%s</td>", sign_of(cell));
 }
@@ -106,7 +116,7 @@ static void write_reason(struct meed_markup *m, const struct meed_run_record *re
         meed_page_cell_number(m, meed_numeral_fixed(cell->score, 2, false));
     }
     meed_markup_raw(m, "<td class=\"text\">");
-    meed_markup_text(m, cell->reason);
+    write_words(m, cell);
     meed_markup_raw(m, "</td>");
     meed_page_row_close(m);
 }

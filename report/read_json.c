@@ -186,7 +186,10 @@ enum meed_status meed_read_cell(const struct meed_read_place *place, const json_
     MEED_TRY(meed_read_number_maybe(place, object, "combined", &cell->combined));
     MEED_TRY(meed_read_number_maybe(place, object, "weight", &cell->weight));
     MEED_TRY(read_standing(place, object, cell));
-    return meed_read_text(place, object, "reason", record, &cell->reason);
+    MEED_TRY(meed_read_text(place, object, "reason", record, &cell->reason));
+    return json_object_get(object, "remark") /* older files have none */
+               ? meed_read_text(place, object, "remark", record, &cell->remark)
+               : MEED_OK;
 }
 
 enum meed_status meed_read_facts(const json_t *object, const struct meed_read_fact *facts,

@@ -46,6 +46,7 @@ enum meed_status meed_run_record_cells(struct meed_run_record *record, struct me
         (*cells)[k] = (struct meed_run_cell){.phi = NAN,
                                              .se = NAN,
                                              .reason = "",
+                                             .remark = "",
                                              .loss = NAN,
                                              .bytes_up = -1,
                                              .bytes_down = -1,

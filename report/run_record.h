@@ -36,7 +36,8 @@ struct meed_run_cell {
     enum meed_run_state state;
     double phi, se;
     int64_t share;
-    const char *reason; /* "" for none */
+    const char *reason; /* why the state is what it is; "" for none */
+    const char *remark; /* of the screens on an update they let pass; "" for none */
     double loss;        /* self-reported training loss */
     int64_t bytes_up, bytes_down;
     double score;    /* the detectors' anomaly score: 1 is where they call it suspicious */

@@ -118,12 +118,14 @@ struct meed_aggregator_row {
     double train_loss; /* self-reported, of the present update */
     int64_t bytes_up;  /* of the present round */
     int64_t bytes_down;
-    double score;   /* the detectors' anomaly score of the present update, once it is screened */
-    double verdict; /* score of the verdict on its value (evaluation/verdict.h), once it is valued */
-    double phi;     /* of the last settled round, like the next three */
+    double score; /* the detectors' anomaly score of the present update, once it is screened */
+    double
+        verdict; /* score of the verdict on its value (evaluation/verdict.h), once it is valued */
+    double phi;  /* of the last settled round, like the next four */
     double se;
     int64_t share;
-    char reason[MEED_LIMIT_REASON_BYTES];
+    char reason[MEED_LIMIT_REASON_BYTES]; /* why the seat is what it is; "" when paid in full */
+    char remark[MEED_LIMIT_REASON_BYTES]; /* of the screens on an update they let pass */
     int64_t total_share;
 };
 
@@ -136,7 +138,7 @@ enum meed_aggregator_event_kind {
     MEED_AGGREGATOR_CLOSED,    /* round; no more updates */
     MEED_AGGREGATOR_SCREENED,  /* round; text sums up who was excluded before valuation */
     MEED_AGGREGATOR_VALUING,   /* tokens_done of tokens_total; many times */
-    MEED_AGGREGATOR_SETTLED,   /* round; rows hold φ, share, status and reason */
+    MEED_AGGREGATOR_SETTLED,   /* round; rows hold φ, share, status, reason and remark */
     MEED_AGGREGATOR_ABANDONED, /* round; text says why */
     MEED_AGGREGATOR_WAITING,   /* every ten seconds of nothing; text says what for */
     MEED_AGGREGATOR_FINISHED
@@ -198,6 +200,8 @@ struct meed_aggregator_config {
     enum meed_coalition_path path;
     int32_t bootstrap;
     double guard_z;
+    double reputation;         /* weight of the past in pay; 0: each round by itself */
+    double pay_floor;          /* share of each budget that is split by heads; 0: none */
     int32_t eval_batch_tokens; /* rows of one forward of the valuation */
     int32_t threads;           /* of the valuation; 0: one a core */
     const char *device;        /* of the valuation, for meed_backend_open; NULL: the CPU */

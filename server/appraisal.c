@@ -16,10 +16,14 @@ enum meed_status meed_appraisal_run(void *user, const struct meed_settle_cohort 
     options.path = appraisal->value->path;
     options.bootstrap = appraisal->value->bootstrap;
     options.guard_z = appraisal->value->guard_z;
+    options.reputation = appraisal->value->reputation;
+    options.floor = appraisal->value->floor;
     options.batch_tokens = appraisal->batch_tokens;
     options.budget = cohort->budget;
     options.seed = cohort->seed;
     options.unlike = cohort->unlike;
+    options.samples = cohort->samples;
+    options.standing = cohort->standing;
     options.cache_path = appraisal->cache_path;
     options.progress = appraisal->progress;
     options.progress_user = appraisal->progress_user;

@@ -113,16 +113,17 @@ void meed_board_judged(struct meed_board *board, int32_t client, double score)
     pthread_mutex_unlock(&board->lock);
 }
 
-void meed_board_verdict(struct meed_board *board, int32_t client, enum meed_aggregator_seat seat,
-                        double phi, double se, int64_t share, const char *reason)
+void meed_board_verdict(struct meed_board *board, int32_t client,
+                        const struct meed_board_verdict *verdict)
 {
     pthread_mutex_lock(&board->lock);
     struct meed_aggregator_row *row = &board->rows[client];
-    row->seat = seat;
-    row->phi = phi;
-    row->se = se;
-    row->share = share;
-    snprintf(row->reason, sizeof row->reason, "%s", reason);
+    row->seat = verdict->seat;
+    row->phi = verdict->phi;
+    row->se = verdict->se;
+    row->share = verdict->share;
+    snprintf(row->reason, sizeof row->reason, "%s", verdict->reason);
+    snprintf(row->remark, sizeof row->remark, "%s", verdict->remark);
     pthread_mutex_unlock(&board->lock);
 }
 

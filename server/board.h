@@ -30,8 +30,14 @@ void meed_board_update(struct meed_board *board, int32_t client, double train_lo
 void meed_board_traffic(struct meed_board *board, int32_t client, int64_t up, int64_t down);
 void meed_board_score(struct meed_board *board, int32_t client, double score);
 void meed_board_judged(struct meed_board *board, int32_t client, double score);
-void meed_board_verdict(struct meed_board *board, int32_t client, enum meed_aggregator_seat seat,
-                        double phi, double se, int64_t share, const char *reason);
+struct meed_board_verdict {
+    enum meed_aggregator_seat seat;
+    double phi, se;
+    int64_t share;
+    const char *reason, *remark; /* copied */
+};
+void meed_board_verdict(struct meed_board *board, int32_t client,
+                        const struct meed_board_verdict *verdict);
 void meed_board_total(struct meed_board *board, int32_t client, int64_t total_share);
 
 /* Fills rows, counts and the round if they are not set, and calls the observer. */

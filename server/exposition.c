@@ -165,6 +165,8 @@ static enum meed_status dashboard(struct meed_runner *runner, const struct meed_
                                  row.id, seat_word(row.seat), row.train_loss, row.phi, row.se,
                                  (long long)row.share, (long long)row.total_share));
         MEED_TRY(escape(row.reason, text));
+        MEED_TRY(meed_buf_printf(text, "%s", row.reason[0] && row.remark[0] ? "; " : ""));
+        MEED_TRY(escape(row.remark, text));
     }
     return meed_buf_printf(text, "</table></html>\n");
 }

@@ -10,19 +10,26 @@
  *              and "prev" (the hash of the entry before, 64 zeros at index 0), and
  *     genesis    run, model, benchmark, start (hashes), config (hash of everything that defines the
  *                run), clients (ids), rounds, budget, aggregation, estimator, payment
- *     round      run, round, budget, retained, before, after (adapter hashes), model, benchmark,
- *                utilities (hash of all coalition utilities), value_empty, value_full, value_kept
- *                (v of nobody, of everybody, of those not excluded), method (aggregation and
- *                server optimiser), state (hash of the optimiser's moments), merged (hash
- *                of the adapter before repair), reference (of the operator's own update), each
- *                zeros where there is none, and clients: id, status, reason, update (hash), weight,
- * phi, se, share; in id order abandoned  run, round, before, reason final      run, adapter,
- * totals: id, share
+ *     round      run, round, budget, retained, floor (the part of the budget that is split by
+ *                heads), before, after (adapter hashes), model, benchmark, utilities (hash of all
+ *                coalition utilities), value_empty, value_full, value_kept (v of nobody, of
+ *                everybody, of those not excluded), method (aggregation and server optimiser),
+ *                state (hash of the optimiser's moments), merged (hash of the adapter before
+ *                repair), reference (of the operator's own update), each zeros where there is none,
+ *                and clients, in id order: id, status, reason (why it is that), remark (what the
+ *                screens saw beside, left out where they saw nothing), update (hash), weight, phi,
+ *                se, share
+ *     abandoned  run, round, before, reason
+ *     final      run, adapter, totals: id, share
+ *
+ * Entries of earlier releases have no floor (none was paid) and no remark (a remark stood as the
+ * reason unless the valuation had one), the oldest no method, state, merged, reference, weight.
  *
  * An entry is valid if its hash, its signature, its index and its prev are right and its amounts
  * add up; a ledger is valid if all entries are. Σ shares + retained = budget holds for every round,
- * where `retained` is 0, or the whole budget if nobody could be paid. It is checked before an entry
- * is written and again whenever one is read.
+ * where `retained` is 0, or the whole budget if nobody could be paid, or all but the floor if
+ * nobody was worth more than that. It is checked before an entry is written and again whenever one
+ * is read.
  *
  * What is left out, and why: no time and no byte counts, which a restart changes; no public key,
  * because the key is the reader's own knowledge (the Join reply, ledger.pub) and not the ledger's
@@ -66,7 +73,8 @@ struct meed_ledger_genesis {
 struct meed_ledger_client {
     char id[MEED_LIMIT_ID_BYTES];
     enum meed_receipt_state state;
-    char reason[MEED_LIMIT_REASON_BYTES];
+    char reason[MEED_LIMIT_REASON_BYTES]; /* why the state is what it is; "" when paid in full */
+    char remark[MEED_LIMIT_REASON_BYTES]; /* of the screens on an update they let pass; "": none */
     uint8_t update_hash[MEED_SHA256_BYTES]; /* zero: absent */
     double weight;                          /* p_k; 0 in entries that do not say */
     double phi;
@@ -79,6 +87,7 @@ struct meed_ledger_round {
     int32_t round;
     int64_t budget;
     int64_t retained;
+    int64_t floor; /* credits of the budget that were to be split by heads */
     uint8_t model_hash[MEED_SHA256_BYTES];
     uint8_t benchmark_hash[MEED_SHA256_BYTES];
     uint8_t before_hash[MEED_SHA256_BYTES];

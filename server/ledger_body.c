@@ -81,7 +81,8 @@ enum meed_status meed_ledger_body_genesis(const struct meed_ledger_link *link,
     return close_body(object, bad, body);
 }
 
-/* Σ shares + retained = budget, no negative amount, nothing paid to who is not "paid", ids rising.
+/* Σ shares + retained = budget, of which all, nothing or the floor is paid, no negative amount,
+ * nothing paid to who is not "paid", ids rising.
  */
 static bool amounts_add_up(const struct meed_ledger_round *entry)
 {
@@ -95,9 +96,11 @@ static bool amounts_add_up(const struct meed_ledger_round *entry)
         }
         sum += client->share;
     }
-    return entry->budget >= 0 && entry->budget <= MEED_LIMIT_CREDITS &&
-           (entry->retained == 0 || (entry->retained == entry->budget && sum == 0)) &&
-           sum + entry->retained == entry->budget;
+    return entry->budget >= 0 && entry->budget <= MEED_LIMIT_CREDITS && entry->floor >= 0 &&
+           entry->floor <= entry->budget &&
+           (entry->retained == 0 || entry->retained == entry->budget ||
+            entry->retained == entry->budget - entry->floor) &&
+           sum == entry->budget - entry->retained;
 }
 
 static json_t *client_value(const struct meed_ledger_client *client, int *bad)
@@ -106,6 +109,7 @@ static json_t *client_value(const struct meed_ledger_client *client, int *bad)
     *bad |= set(object, "id", json_string(client->id));
     *bad |= set(object, "status", json_string(state_names[client->state]));
     *bad |= set(object, "reason", json_string(client->reason));
+    *bad |= client->remark[0] ? set(object, "remark", json_string(client->remark)) : 0;
     *bad |= set(object, "update", hash_value(client->update_hash));
     *bad |= set(object, "weight", json_real(client->weight));
     *bad |= set(object, "phi", json_real(client->phi));
@@ -129,6 +133,7 @@ enum meed_status meed_ledger_body_round(const struct meed_ledger_link *link,
     bad |= set(object, "round", json_integer(entry->round));
     bad |= set(object, "budget", json_integer(entry->budget));
     bad |= set(object, "retained", json_integer(entry->retained));
+    bad |= set(object, "floor", json_integer(entry->floor));
     bad |= set(object, "model", hash_value(entry->model_hash));
     bad |= set(object, "benchmark", hash_value(entry->benchmark_hash));
     bad |= set(object, "before", hash_value(entry->before_hash));
@@ -240,6 +245,9 @@ static enum meed_status read_client(const json_t *object, struct meed_ledger_cli
     char state[16];
     MEED_TRY(get_text(object, "id", client->id, sizeof client->id));
     MEED_TRY(get_text(object, "status", state, sizeof state));
+    MEED_TRY(!json_object_get(object, "remark")
+                 ? MEED_OK
+                 : get_text(object, "remark", client->remark, sizeof client->remark));
     MEED_TRY(get_text(object, "reason", client->reason, sizeof client->reason));
     MEED_TRY(get_hash(object, "update", client->update_hash));
     MEED_TRY(!json_object_get(object, "weight") ? MEED_OK
@@ -275,6 +283,8 @@ static enum meed_status read_round(const json_t *object, struct meed_arena *aren
     MEED_TRY(get_round_number(object, &entry->round));
     MEED_TRY(get_integer(object, "budget", &entry->budget));
     MEED_TRY(get_integer(object, "retained", &entry->retained));
+    MEED_TRY(!json_object_get(object, "floor") ? MEED_OK
+                                               : get_integer(object, "floor", &entry->floor));
     MEED_TRY(get_hash(object, "model", entry->model_hash));
     MEED_TRY(get_hash(object, "benchmark", entry->benchmark_hash));
     MEED_TRY(get_hash(object, "before", entry->before_hash));

@@ -4,7 +4,7 @@
  *    "rounds": [{"round", "utility_before", "utility_after", "retained",
  *                "merge": {"method", "update_norm", "fedit_error", "retained_energy",
  *                          "frozen_ranks", "updates", "bytes_up", "bytes_down"},
- *                "clients": [{"id", "phi", "se", "share", "status", "reason",
+ *                "clients": [{"id", "phi", "se", "share", "status", "reason", "remark",
  *                             "score", "weight", "standing", "strikes",
  *                             "loss", "bytes_up", "bytes_down"}]}],
  *    "total": [{"id", "share"}]}
@@ -12,7 +12,8 @@
  * `budget` is that of the rounds listed plus those to come; abandoned rounds have "abandoned": true
  * and no clients. `merge` is aggregate.h's report of ΔW* = Σ p_k ΔW_k: its norm, what a mean of
  * factors would miss of it, what the cut to the rank kept, and the bytes of all clients. `status`
- * is paid, unpaid, excluded or absent; `loss` is the client's own figure and missing where it sent
+ * is paid, unpaid, excluded or absent, `reason` says why, `remark` what the screens saw of an
+ * update that they let pass; `loss` is the client's own figure and missing where it sent
  * no update, like `score`, the detectors' anomaly score, and `weight`, its p_k in the merge.
  * `standing` is quarantine or probation where the client took part in the round under one, and
  * `strikes` what stands against it after the round; both are missing where nobody is ever

@@ -81,6 +81,7 @@ static enum meed_status fill_receipt(struct meed_service *service, int32_t clien
     snprintf(receipt->run_id, sizeof receipt->run_id, "%s", entry.run_id);
     snprintf(receipt->client_id, sizeof receipt->client_id, "%s", line->id);
     snprintf(receipt->reason, sizeof receipt->reason, "%s", line->reason);
+    snprintf(receipt->remark, sizeof receipt->remark, "%s", line->remark);
     receipt->round = round;
     receipt->state = line->state;
     receipt->phi = line->phi;

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "evaluation/payment.h"
 #include "server/report_json.h"
 #include "server/settle_private.h"
 
@@ -51,8 +52,9 @@ static void show_round(struct meed_settle *settle, const struct meed_ledger_roun
 {
     for (int32_t i = 0; i < entry->client_count; i++) {
         const struct meed_ledger_client *line = &entry->clients[i];
-        meed_board_verdict(settle->config.board, i, seat_of(line->state), line->phi, line->se,
-                           line->share, line->reason);
+        struct meed_board_verdict verdict = {seat_of(line->state), line->phi,    line->se,
+                                             line->share,          line->reason, line->remark};
+        meed_board_verdict(settle->config.board, i, &verdict);
         meed_board_total(settle->config.board, i, settle->totals[i]);
     }
 }

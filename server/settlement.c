@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include "evaluation/payment.h"
+#include "server/reputation.h"
 #include "server/server_optimiser.h"
 #include "server/weighting.h"
 
@@ -150,25 +152,55 @@ enum meed_status meed_settlement_players(const struct meed_cohort *cohort,
     return MEED_OK;
 }
 
+static enum meed_status doubles(struct meed_arena *arena, int32_t count, double **values)
+{
+    void *block = NULL;
+    MEED_TRY(meed_arena_alloc_array(arena, (size_t)count + 1, sizeof **values, &block));
+    *values = block;
+    return MEED_OK;
+}
+
+/* What pay goes by beside φ: declared samples, and where there is reputation the past. */
+static enum meed_status gather_claims(const struct meed_settlement_basis *basis,
+                                      const struct meed_cohort *cohort, struct meed_arena *arena,
+                                      const int32_t *cohort_idx, struct meed_settle_cohort *game)
+{
+    double *claims = NULL, *samples = NULL, *standing = NULL;
+    MEED_TRY(doubles(arena, cohort->count, &claims));
+    MEED_TRY(doubles(arena, game->players, &samples));
+    MEED_TRY(meed_weighting_claims(cohort, basis->terms->sample_cap, claims));
+    for (int32_t i = 0; i < game->players; i++) {
+        samples[i] = claims[cohort_idx[i]];
+    }
+    game->samples = samples;
+    if (basis->terms->value.reputation > 0.0) {
+        MEED_TRY(doubles(arena, game->players, &standing));
+        MEED_TRY(meed_reputation_replay(basis->ledger, cohort->round, game->names, game->players,
+                                        standing));
+        game->standing = standing;
+    }
+    return MEED_OK;
+}
+
 static enum meed_status
 gather_players(const struct meed_settlement_basis *basis, const struct meed_cohort *cohort,
                const struct meed_defence_client *verdicts, struct meed_arena *arena,
                const struct meed_settlement_valued *valued, struct meed_settle_cohort *game)
 {
-    void *adapters = NULL, *names = NULL, *weights = NULL, *unlike = NULL;
-    double *p = NULL;
+    void *adapters = NULL, *names = NULL;
+    double *p = NULL, *weights = NULL, *unlike = NULL;
     size_t players = (size_t)valued->players;
     MEED_TRY(meed_settlement_weights(basis, cohort, verdicts, arena, &p));
     MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(void *), &adapters));
     MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(void *), &names));
-    MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(double), &weights));
-    MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(double), &unlike));
+    MEED_TRY(doubles(arena, valued->players, &weights));
+    MEED_TRY(doubles(arena, valued->players, &unlike));
     for (int32_t i = 0; i < valued->players; i++) {
         int32_t at = valued->cohort_idx[i];
         ((const struct meed_adapter **)adapters)[i] = cohort->adapters[at];
         ((const char **)names)[i] = cohort->names[at];
-        ((double *)weights)[i] = p[at];
-        ((double *)unlike)[i] = verdicts[at].unlike;
+        weights[i] = p[at];
+        unlike[i] = verdicts[at].unlike;
     }
     *game = (struct meed_settle_cohort){.round = cohort->round,
                                         .budget = meed_terms_budget(basis->terms, cohort->round),
@@ -179,7 +211,7 @@ gather_players(const struct meed_settlement_basis *basis, const struct meed_coho
                                         .p = weights,
                                         .unlike = unlike,
                                         .players = valued->players};
-    return MEED_OK;
+    return gather_claims(basis, cohort, arena, valued->cohort_idx, game);
 }
 
 enum meed_status meed_settlement_value(const struct meed_settlement_basis *basis,
@@ -227,7 +259,9 @@ static enum meed_status fill_clients(const struct meed_settlement_basis *basis,
         memcpy(line->update_hash, cohort->updates[i].sha256, MEED_SHA256_BYTES);
         line->state = MEED_RECEIPT_EXCLUDED;
         line->weight = weights[i];
-        snprintf(line->reason, sizeof line->reason, "%s", verdicts[i].reason);
+        bool barred = verdicts[i].verdict == MEED_DEFENCE_EXCLUDE;
+        snprintf(line->reason, sizeof line->reason, "%s", barred ? verdicts[i].reason : "");
+        snprintf(line->remark, sizeof line->remark, "%s", barred ? "" : verdicts[i].reason);
     }
     entry->retained = entry->budget;
     for (int32_t i = 0; i < valued->players; i++) {
@@ -241,9 +275,7 @@ static enum meed_status fill_clients(const struct meed_settlement_basis *basis,
         line->se = value->se;
         line->share = value->share;
         entry->retained -= value->share;
-        if (value->reason[0]) {
-            snprintf(line->reason, sizeof line->reason, "%s", value->reason);
-        }
+        snprintf(line->reason, sizeof line->reason, "%s", value->reason);
     }
     return MEED_OK;
 }
@@ -276,6 +308,7 @@ enum meed_status meed_settlement_entry(const struct meed_settlement_basis *basis
     memset(entry, 0, sizeof *entry);
     entry->round = cohort->round;
     entry->budget = meed_terms_budget(terms, cohort->round);
+    entry->floor = meed_payment_floor(entry->budget, terms->value.floor);
     snprintf(entry->run_id, sizeof entry->run_id, "%s", terms->run_id);
     memcpy(entry->model_hash, terms->model_hash, MEED_SHA256_BYTES);
     memcpy(entry->benchmark_hash, terms->benchmark_hash, MEED_SHA256_BYTES);

@@ -36,7 +36,9 @@ struct meed_settle_cohort {
     const char *const *names;                  /* [players] */
     const double *p;                           /* [players] */
     const double *unlike;                      /* [players] of evaluation/verdict.h */
-    int32_t players;                           /* ≥ 1 */
+    const double *samples;                     /* [players] declared, cut to the terms' cap */
+    const double *standing; /* [players] reputation.h; NULL where the terms have none */
+    int32_t players;        /* ≥ 1 */
 };
 
 struct meed_settle_value {
@@ -47,7 +49,7 @@ struct meed_settle_value {
     uint8_t utilities_hash[MEED_SHA256_BYTES];
 };
 
-/* Σ shares is the budget, or 0 if nobody can be paid. clients [players]. */
+/* Σ shares is the budget, or what evaluation/payment.h says. clients [players]. */
 typedef enum meed_status (*meed_settle_value_fn)(void *user,
                                                  const struct meed_settle_cohort *cohort,
                                                  struct meed_settle_value *value,

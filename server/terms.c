@@ -29,7 +29,9 @@ static enum meed_status check_config(const struct meed_aggregator_config *config
         return MEED_FAIL(MEED_CONFIG, "\"%.64s\" cannot be a run id: 1 to 63 of A-Z a-z 0-9 . _ -",
                          config->run_id);
     }
-    return MEED_OK;
+    struct meed_payment_policy policy = {.reputation = config->reputation,
+                                         .floor = config->pay_floor};
+    return meed_payment_check(&policy);
 }
 
 static enum meed_status check_align(const struct meed_align_options *align,
@@ -160,7 +162,9 @@ enum meed_status meed_terms_init(const struct meed_aggregator_config *config,
                                              .rule = config->rule,
                                              .path = config->path,
                                              .bootstrap = config->bootstrap,
-                                             .guard_z = config->guard_z};
+                                             .guard_z = config->guard_z,
+                                             .reputation = config->reputation,
+                                             .floor = config->pay_floor};
     terms->quarantine = config->quarantine;
     terms->defence.clip_multiple = config->clip_multiple;
     memcpy(terms->defence.actions, config->defence, sizeof terms->defence.actions);

@@ -24,6 +24,7 @@ struct meed_terms_value {
     enum meed_coalition_path path;
     int32_t bootstrap;
     double guard_z;
+    double reputation, floor; /* evaluation/payment.h */
 };
 
 struct meed_terms {

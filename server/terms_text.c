@@ -275,6 +275,8 @@ static enum meed_status walk_value(struct facts *f, struct meed_terms_value *val
     MEED_TRY(fact_word(f, "path", path_word, MEED_PATH_MERGE + 1, &path));
     MEED_TRY(fact_i32(f, "bootstrap", 0, 1 << 20, &value->bootstrap));
     MEED_TRY(fact_real(f, "guard", &value->guard_z));
+    MEED_TRY(fact_real(f, "reputation", &value->reputation));
+    MEED_TRY(fact_real(f, "floor", &value->floor));
     value->method = (enum meed_value_method)method;
     value->rule = (enum meed_pay_rule)rule;
     value->path = (enum meed_coalition_path)path;

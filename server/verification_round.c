@@ -299,14 +299,16 @@ static enum meed_status check_pay(struct job *job)
 {
     struct meed_verification_at at = at_part(job, MEED_VERIFICATION_PAY);
     const struct meed_ledger_round *says = &job->entry, *made = &job->made;
-    bool good = meed_verification_agree_integer(&at, "budget", says->budget, made->budget);
+    bool good = meed_verification_agree_integer(&at, "budget", says->budget, made->budget) &&
+                meed_verification_agree_integer(&at, "floor", says->floor, made->floor);
     for (int32_t i = 0; good && i < says->client_count; i++) {
         const struct meed_ledger_client *line = &says->clients[i], *own = &made->clients[i];
         at.client = line->id;
         good = meed_verification_agree_text(&at, "verdict", state_word(line->state),
                                             state_word(own->state)) &&
                meed_verification_agree_integer(&at, "share", line->share, own->share) &&
-               meed_verification_agree_text(&at, "reason", line->reason, own->reason);
+               meed_verification_agree_text(&at, "reason", line->reason, own->reason) &&
+               meed_verification_agree_text(&at, "remark", line->remark, own->remark);
     }
     at.client = NULL;
     if (good &&

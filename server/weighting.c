@@ -29,21 +29,44 @@ static int rising(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
-enum meed_status meed_weighting_samples(const int64_t *samples, int32_t count, double cap,
-                                        double *p)
+enum meed_status meed_weighting_counts(const int64_t *samples, int32_t count, double cap,
+                                       double *counts)
 {
     double *sorted = meed_heap_alloc((size_t)count + 1, sizeof *sorted);
     if (!sorted) {
         return MEED_NOMEM;
     }
     for (int32_t i = 0; i < count; i++) {
-        p[i] = sorted[i] = (double)MEED_MAX(samples[i], (int64_t)0);
+        counts[i] = sorted[i] = (double)MEED_MAX(samples[i], (int64_t)0);
     }
     qsort(sorted, (size_t)count, sizeof *sorted, rising);
     double most = count > 0 ? cap * 0.5 * (sorted[(count - 1) / 2] + sorted[count / 2]) : 0.0;
+    for (int32_t i = 0; i < count; i++) {
+        counts[i] = most > 0.0 ? MEED_MIN(counts[i], most) : 0.0;
+    }
+    meed_heap_free(sorted);
+    return MEED_OK;
+}
+
+enum meed_status meed_weighting_claims(const struct meed_cohort *cohort, double cap, double *counts)
+{
+    int64_t *samples = meed_heap_alloc((size_t)cohort->count + 1, sizeof *samples);
+    if (!samples) {
+        return MEED_NOMEM;
+    }
+    for (int32_t i = 0; i < cohort->count; i++) {
+        samples[i] = cohort->updates[i].sample_count;
+    }
+    enum meed_status st = meed_weighting_counts(samples, cohort->count, cap, counts);
+    meed_heap_free(samples);
+    return st;
+}
+
+/* Counts to shares of 1; only zeros are uniform. */
+static void normalise(int32_t count, double *p)
+{
     double sum = 0.0;
     for (int32_t i = 0; i < count; i++) {
-        p[i] = most > 0.0 ? MEED_MIN(p[i], most) : 0.0;
         sum += p[i];
     }
     for (int32_t i = 0; i < count; i++) {
@@ -52,7 +75,13 @@ enum meed_status meed_weighting_samples(const int64_t *samples, int32_t count, d
     if (!(sum > 0.0)) {
         set_uniform(count, p);
     }
-    meed_heap_free(sorted);
+}
+
+enum meed_status meed_weighting_samples(const int64_t *samples, int32_t count, double cap,
+                                        double *p)
+{
+    MEED_TRY(meed_weighting_counts(samples, count, cap, p));
+    normalise(count, p);
     return MEED_OK;
 }
 
@@ -126,16 +155,9 @@ out:
 
 static enum meed_status by_samples(const struct meed_cohort *cohort, double cap, double *p)
 {
-    int64_t *samples = meed_heap_alloc((size_t)cohort->count + 1, sizeof *samples);
-    if (!samples) {
-        return MEED_NOMEM;
-    }
-    for (int32_t i = 0; i < cohort->count; i++) {
-        samples[i] = cohort->updates[i].sample_count;
-    }
-    enum meed_status st = meed_weighting_samples(samples, cohort->count, cap, p);
-    meed_heap_free(samples);
-    return st;
+    MEED_TRY(meed_weighting_claims(cohort, cap, p));
+    normalise(cohort->count, p);
+    return MEED_OK;
 }
 
 static enum meed_status by_contribution(struct meed_ledger *ledger,

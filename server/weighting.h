@@ -22,6 +22,13 @@ MEED_BEGIN_C
 
 /* "uniform" …; "?" outside the list. */
 const char *meed_weighting_name(enum meed_weighting weighting);
+/* counts [count]: claimed ones, each cut to `cap` medians; negative ones are 0. Payment by samples
+ * reads them too, so there is one bound to what a lie can gain. */
+MEED_MUST_CHECK enum meed_status meed_weighting_counts(const int64_t *samples, int32_t count,
+                                                       double cap, double *counts);
+/* The same of a cohort's updates. */
+MEED_MUST_CHECK enum meed_status meed_weighting_claims(const struct meed_cohort *cohort, double cap,
+                                                       double *counts);
 /* p [count] from claimed counts; negative ones count as 0, and only zeros as uniform. */
 MEED_MUST_CHECK enum meed_status meed_weighting_samples(const int64_t *samples, int32_t count,
                                                         double cap, double *p);

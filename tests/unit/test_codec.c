@@ -217,6 +217,7 @@ static void codec_carries_receipts_and_ledger(void **state)
                                        .ledger_index = 7},
                             out;
     TEXT(receipt.reason, "guard axis safety is negative: −0.5 ± 0.02");
+    TEXT(receipt.remark, "norm 3.1 × the median");
     fill(receipt.ledger_hash, 1);
     fill(receipt.utilities_hash, 2);
     TRIP(f, receipt, receipt, out);
@@ -224,6 +225,7 @@ static void codec_carries_receipts_and_ledger(void **state)
     assert_string_equal(out.axes[1].name, "safety");
     assert_true(out.axes[1].guard && !out.axes[0].guard && out.axes[1].phi == -0.5);
     assert_string_equal(out.reason, receipt.reason);
+    assert_string_equal(out.remark, receipt.remark);
     struct meed_msg_receipt_request ask = {.run_id = "run", .round = 3}, ask_out;
     TRIP(f, receipt_request, ask, ask_out);
     struct meed_msg_ledger_entry entries[2] = {

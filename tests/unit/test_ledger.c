@@ -61,6 +61,8 @@ static struct meed_ledger_round round_entry(int32_t round)
         clients[i].share = 100 * (i + 1);
         clients[i].update_hash[0] = (uint8_t)(i + 1);
     }
+    snprintf(clients[1].reason, sizeof clients[1].reason, "no gain");
+    snprintf(clients[1].remark, sizeof clients[1].remark, "norm 3.1 × the median");
     struct meed_ledger_round entry = {.run_id = "run",
                                       .round = round,
                                       .budget = 600,
@@ -160,10 +162,21 @@ static void ledger_refuses_shares_that_do_not_add_up(void **state)
     assert_int_equal(meed_ledger_append_round(ledger, &entry), MEED_BUG);
     clients[0].share = clients[1].share = clients[2].share = 0;
     assert_int_equal(meed_ledger_append_round(ledger, &entry), MEED_OK);
+    /* half of it is kept, which only a floor explains */
     entry = round_entry(2);
+    entry.retained = 300;
+    clients[2].share = 0;
+    assert_int_equal(meed_ledger_append_round(ledger, &entry), MEED_BUG);
+    entry.floor = 200;
+    assert_int_equal(meed_ledger_append_round(ledger, &entry), MEED_BUG);
+    entry.floor = 700;
+    assert_int_equal(meed_ledger_append_round(ledger, &entry), MEED_BUG);
+    entry.floor = 300;
+    assert_int_equal(meed_ledger_append_round(ledger, &entry), MEED_OK);
+    entry = round_entry(3);
     clients[1].phi = NAN;
     assert_int_equal(meed_ledger_append_round(ledger, &entry), MEED_NUMERIC);
-    assert_int_equal(meed_ledger_count(ledger), 2);
+    assert_int_equal(meed_ledger_count(ledger), 3);
     meed_ledger_close(ledger);
 }
 
@@ -224,6 +237,57 @@ static void ledger_finds_lost_doubled_and_swapped_lines(void **state)
         assert_null(ledger);
     }
     meed_buf_clear(&made);
+    meed_buf_clear(&bytes);
+}
+
+/* Takes a piece out of the last line's body and hashes the body anew. */
+static void strike(struct meed_buf *bytes, const char *piece)
+{
+    char *line = strchr(bytes->data, '\n') + 1;
+    char *body = strchr(line, '{');
+    char *at = strstr(body, piece);
+    assert_non_null(at);
+    memmove(at, at + strlen(piece), strlen(at + strlen(piece)) + 1);
+    bytes->size -= strlen(piece);
+    uint8_t digest[MEED_SHA256_BYTES];
+    char hex[MEED_SHA256_HEX_BYTES];
+    meed_sha256(body, strlen(body) - 1, digest);
+    meed_sha256_hex(digest, hex);
+    memcpy(line, hex, 64);
+}
+
+static void check_old(void *user, const struct meed_ledger_place *place, const char *body,
+                      size_t size)
+{
+    struct meed_ledger_round entry;
+    struct meed_arena arena;
+    meed_arena_init_growing(&arena, "message", 1 << 20);
+    if (place->kind == MEED_LEDGER_ROUND) {
+        assert_int_equal(meed_ledger_parse_round(body, size, &arena, &entry), MEED_OK);
+        assert_int_equal(entry.floor, 0);
+        assert_string_equal(entry.clients[1].reason, "no gain");
+        assert_string_equal(entry.clients[1].remark, "");
+        ++*(int *)user;
+    }
+    meed_arena_clear(&arena);
+}
+
+/* Entries of releases that knew neither floor nor remark stay valid, word for word. */
+static void ledger_verifies_what_earlier_releases_wrote(void **state)
+{
+    (void)state;
+    write_small(1);
+    struct meed_buf bytes;
+    int rounds = 0;
+    read_file(&bytes);
+    strike(&bytes, "\"floor\":0,");
+    strike(&bytes, "\"remark\":\"norm 3.1 × the median\",");
+    assert_int_equal(meed_file_write_atomic(path, bytes.data, bytes.size), MEED_OK);
+    assert_int_equal(meed_ledger_verify(path, NULL, check_old, &rounds), MEED_OK);
+    assert_int_equal(rounds, 1);
+    strike(&bytes, "\"reason\":\"no gain\",");
+    assert_int_equal(meed_file_write_atomic(path, bytes.data, bytes.size), MEED_OK);
+    assert_int_equal(meed_ledger_verify(path, NULL, NULL, NULL), MEED_INTEGRITY);
     meed_buf_clear(&bytes);
 }
 
@@ -310,6 +374,7 @@ int main(void)
         cmocka_unit_test(ledger_finds_every_changed_byte),
         cmocka_unit_test(ledger_finds_lost_doubled_and_swapped_lines),
         cmocka_unit_test(ledger_finds_a_rehashed_body),
+        cmocka_unit_test(ledger_verifies_what_earlier_releases_wrote),
         cmocka_unit_test(ledger_cuts_a_torn_line_and_goes_on_with_the_same_bytes),
         cmocka_unit_test(ledger_key_is_private),
     };

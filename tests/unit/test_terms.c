@@ -98,6 +98,9 @@ static void terms_hash_what_matters(void **state)
     CHANGE(quarantine.strikes, 2);
     CHANGE(rule, MEED_PAY_PROPORTIONAL);
     CHANGE(rule, MEED_PAY_EQUAL);
+    CHANGE(rule, MEED_PAY_SAMPLES);
+    CHANGE(reputation, 0.3);
+    CHANGE(pay_floor, 0.1);
     CHANGE(method, MEED_VALUE_LEAVE_ONE_OUT);
     CHANGE(guard_z, 1);
     CHANGE(bootstrap, 10);
@@ -126,6 +129,12 @@ static void terms_refuse_what_cannot_be(void **state)
     assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
     config = base();
     config.quarantine = (struct meed_quarantine_options){1, 0, 0};
+    assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
+    config = base();
+    config.reputation = 1;
+    assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
+    config = base();
+    config.pay_floor = 1.5;
     assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
     config = base();
     config.run_id = "no/path";

@@ -33,6 +33,10 @@ static void weighting_caps_claims(void **state)
     check(p, (double[]){0.1, 0.2, 0.3, 0.4}, 4);
     assert_int_equal(meed_weighting_samples(liar, 4, 2.0, p), MEED_OK); /* median 25 */
     check(p, (double[]){10 / 110.0, 20 / 110.0, 30 / 110.0, 50 / 110.0}, 4);
+    assert_int_equal(meed_weighting_counts(liar, 4, 2.0, p), MEED_OK); /* what pay may go by */
+    for (int i = 0; i < 4; i++) {
+        assert_true(p[i] == (i < 3 ? 10.0 * (i + 1) : 50.0));
+    }
     assert_int_equal(meed_weighting_samples(none, 4, 2.0, p), MEED_OK);
     check(p, (double[]){0.25, 0.25, 0.25, 0.25}, 4);
     assert_int_equal(meed_weighting_samples(odd, 4, 2.0, p), MEED_OK);
