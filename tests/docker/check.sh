@@ -33,6 +33,7 @@ libraries() { # DOCKERFILE
         libasan | libubsan | libtsan) continue ;;
         libgpr) library=libgrpc ;;
         libcrypto) library=libssl ;;
+        libz) library=zlib1g ;;
         esac
         [[ $packages == *" $library"* ]] || complain "$name: $library is linked, but not installed"
     done

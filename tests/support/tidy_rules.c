@@ -142,6 +142,7 @@ static const struct {
     {"utf8proc", {"engine/tokenizer*.c", "engine/rouge_words.c"}},
     {"protobuf-c", {"proto/codec*.c"}},
     {"grpc/", {"proto/rpc_grpc*.c", "proto/rpc_grpc*.h"}},
+    {"zlib", {"evaluation/membership.c"}},
     {"zstd", {"proto/update*.c", "proto/chunk*.c"}},
     {"sqlite3", {"server/store*.c", "evaluation/utility_cache.c", "evaluation/judge_cache.c"}},
     {"openssl/", {"base/hash.c", "server/signature.c", "cli/certificates.c"}},
