@@ -117,6 +117,13 @@ meed_update_encode(const struct meed_update_header *header, const struct meed_ms
 MEED_MUST_CHECK enum meed_status meed_update_peek(const void *bytes, size_t size,
                                                   struct meed_update_header *header);
 
+/* A codec that these bytes can be decoded with, for readers that hold no plan: the widest densities
+ * that its records allow. The aggregator never asks an update what it may look like. FORMAT for
+ * bytes that are no update or name a tensor beyond `count`; what else is wrong, decoding says. */
+MEED_MUST_CHECK enum meed_status meed_update_codec(const void *bytes, size_t size,
+                                                   const struct meed_update_tensor *tensors,
+                                                   size_t count, struct meed_msg_codec *codec);
+
 /* Decodes into tensors[i].values, every element written (absent tensors become zero). `expected`
  * must match field by field: another round's update is MEED_STATE, another base MEED_VERSION. A
  * shape that differs from the negotiated one is MEED_FORMAT naming tensor and both shapes, a wrong
