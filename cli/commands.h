@@ -11,6 +11,7 @@
 #include "base/status.h"
 
 enum meed_status meed_cmd_answer(int argc, char **argv);
+enum meed_status meed_cmd_audit(int argc, char **argv);
 enum meed_status meed_cmd_chat(int argc, char **argv);
 enum meed_status meed_cmd_eval(int argc, char **argv);
 enum meed_status meed_cmd_generate(int argc, char **argv);

@@ -28,6 +28,7 @@ static const struct command commands[] = {
     {"train", "fine-tune a LoRA adapter on this machine alone", meed_cmd_train},
     {"value", "price a set of adapters: who contributes what", meed_cmd_value},
     {"eval", "score a model and adapter on a dialogue benchmark", meed_cmd_eval},
+    {"audit", "attack a model: what of its training data can be pulled out", meed_cmd_audit},
     {"answer", "let many adapters answer a benchmark in one batch", meed_cmd_answer},
     {"judge", "rate answers by a model or an endpoint", meed_cmd_judge},
     {"generate", "answer many prompts at once", meed_cmd_generate},
