@@ -6,12 +6,14 @@
 #include "evaluation/spread.h"
 
 enum { COMPARED_LEAST = 3, UNLIKE_LEAST = 6 };
-static const double apart = 2.0;        /* deviations below the middle, in a large cohort */
-static const double unlike_least = 4.0; /* u and d together */
-static const double unlike_also = 3.0;  /* u that makes do with … */
-static const double apart_also = 1.5;   /* … so many deviations below the middle */
-static const double better_least = 2.5; /* in a category, to be excused … */
-static const double better_share = 0.6; /* … and of u */
+static const double apart_error = 1.8; /* Z where a client's own error makes the deviation … */
+static const double apart_cohort = 1.5; /* … and on top where the cohort's spread does, estimated */
+static const double unlike_least = 4.0;       /* u and d together */
+static const double unlike_also = 3.0;        /* u that makes do with … */
+static const double apart_also = 1.5;         /* … so many deviations below the middle */
+static const double unlike_least_alone = 2.0; /* u of whoever is left out as unlike */
+static const double better_least = 2.5;       /* in a category, to be excused … */
+static const double better_share = 0.6;       /* … and of u */
 
 struct bench {
     const struct meed_verdict_cohort *cohort;
@@ -40,6 +42,15 @@ static double deficit_of(const struct meed_verdict_column *column, struct meed_s
     return scale > 0.0 ? below / scale : 0.0;
 }
 
+/* Z of verdict.h. */
+static double limit_of(const struct bench *bench, const struct meed_verdict_column *column,
+                       struct meed_spread spread, int32_t k)
+{
+    double cohort = spread.deviation * spread.deviation, own = column->error[k] * column->error[k];
+    double share = cohort + own > 0.0 ? cohort / (cohort + own) : 0.0;
+    return apart_error + apart_cohort * share * (1.0 + 2.0 / (bench->moving - 2));
+}
+
 static double depth_of(const struct meed_verdict_column *column, int32_t k)
 {
     return -column->value[k] / fmax(column->error[k], 1e-300);
@@ -62,8 +73,6 @@ static void raise_to(struct meed_verdict *verdict, double score, enum meed_verdi
 static void judge_guards(const struct bench *bench, struct meed_verdict *verdicts)
 {
     const struct meed_verdict_cohort *cohort = bench->cohort;
-    int32_t n = bench->moving;
-    double limit = n > 2 ? apart * (1.0 + 2.0 / (n - 2)) : 0.0;
     for (int32_t g = 0; g < cohort->guard_count; g++) {
         const struct meed_verdict_column *column = &cohort->guards[g];
         struct meed_spread spread = spread_of(bench, column);
@@ -74,7 +83,9 @@ static void judge_guards(const struct bench *bench, struct meed_verdict *verdict
             }
             double below = deficit_of(column, spread, k);
             double depth = depth_of(column, k);
-            double aside = n < COMPARED_LEAST ? INFINITY : against(below, limit);
+            double aside = bench->moving < COMPARED_LEAST
+                               ? INFINITY
+                               : below / limit_of(bench, column, spread, k);
             if (cohort->unlike) {
                 aside = fmax(aside, fmin(cohort->unlike[k] / unlike_also, below / apart_also));
             }
@@ -154,7 +165,9 @@ enum meed_status meed_verdict_run(const struct meed_verdict_cohort *cohort,
         bool compared = cohort->unlike && bench.moving >= UNLIKE_LEAST && !cohort->null[k];
         if (compared && !excused[k]) {
             double together = hypot(cohort->unlike[k], fmax(verdicts[k].deficit, 0.0));
-            raise_to(&verdicts[k], together / unlike_least, MEED_VERDICT_UNLIKE);
+            bool stands = cohort->unlike[k] >= unlike_least_alone && verdicts[k].deficit > 0.0;
+            double score = together / unlike_least;
+            raise_to(&verdicts[k], stands ? score : fmin(score, 1.0), MEED_VERDICT_UNLIKE);
         }
     }
 out:

@@ -9,21 +9,21 @@
  *   GUARD    the same on a guard axis, and the client stands apart from its cohort: it lies below
  *            the middle of that axis by Z(n) deviations, or by 1.5 with an update that stands
  *            out by u ≥ 3
- *   UNLIKE   √(u² + d²) ≥ 4, where u is how far the update's geometry stands out (detector.h, in
- *            deviations) and d the client's worst deficit against the middle of any axis, and no
- *            category is answered better than by the cohort by 2.5 deviations and 0.6 u: an honest
- *            client whose data are like nobody else's stands out as well, but teaches what others
- *            cannot
+ *   UNLIKE   √(u² + d²) ≥ 4, where u ≥ 2 is how far the update's geometry stands out (detector.h,
+ *            in deviations) and d > 0 the client's worst deficit against the middle of any axis;
+ * and no category is answered better than by the cohort by 2.5 deviations and 0.6 u: an honest
+ * client whose data are like nobody else's stands out as well, but teaches what others cannot
  *
  * Middle and deviation are those of most of the cohort (spread.h), which 40 % of attackers do not
  * move, with the client's own error in quadrature, because a difference within the benchmark's
- * noise is none. The spread of few is noisy itself, so Z(n) = 2 (1 + 2/(n − 2)). Null players are
- * no part of the cohort; under three members GUARD needs harm alone, and under six there is no
+ * noise is none. Of the two the error is known and the spread of few is a rough guess, so
+ * Z(n) = 1.8 + 1.5 s (1 + 2/(n − 2)), s the spread's part of the squared deviation. Null players
+ * are no part of the cohort; under three members GUARD needs harm alone, and under six there is no
  * UNLIKE.
  *
  * The thresholds come from 294 honest updates and 66 of attackers, ten clients, rounds 1 and 2, of
- * which they leave out one and all but 15 (ten of those with a backdoor). They are a choice: the
- * experiments measure it on other seeds.
+ * which they leave out one and all but 14 (ten of those with a backdoor), and from what went wrong
+ * in a few dozen more. They are a choice: the experiments measure it.
  *
  * `score` puts all of it on one scale: 1 is where a client is left out. It ranks attackers before
  * honest clients far below that line too, which is what experiments measure as AUROC.

@@ -162,14 +162,16 @@ static void verdict_score_is_what_it_says(void **state)
         t.phi[k] = 1.0;
         t.guard[k] = rest[k] = k == 0 ? -40.0 : 1.0 + k;
         t.guard_se[k] = 20.0;
-        t.unlike[k] = k == 0 ? 1.5 : 0.0;
+        t.unlike[k] = k == 0 ? 2.5 : 0.0;
     }
     struct meed_spread spread = meed_spread_of(rest, 8);
     judge(8);
     assert_true(fabs(spread.middle - 5.0) < 1e-12);
-    double below = 45.0 / hypot(spread.deviation, 20.0), limit = 2.0 * (1.0 + 2.0 / 6.0);
-    double guard = fmin(2.0 / z, fmax(below / limit, fmin(1.5 / 3.0, below / 1.5)));
-    double together = hypot(1.5, below) / 4.0;
+    double below = 45.0 / hypot(spread.deviation, 20.0),
+           share = 1.0 / (1.0 + pow(20.0 / spread.deviation, 2));
+    double limit = 1.8 + 1.5 * share * (1.0 + 2.0 / 6.0);
+    double guard = fmin(2.0 / z, fmax(below / limit, fmin(2.5 / 3.0, below / 1.5)));
+    double together = hypot(2.5, below) / 4.0;
     assert_true(fabs(t.verdicts[0].deficit - below) < 1e-12);
     assert_true(fabs(t.verdicts[0].score - fmax(guard, together)) < 1e-12);
     assert_true(fabs(t.verdicts[7].deficit) < 1e-12 && t.verdicts[7].score == 0.0);
