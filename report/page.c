@@ -45,6 +45,7 @@ void meed_page_write(struct meed_markup *markup, const struct meed_run_record *c
         meed_page_value(m, records[i]);
         meed_page_coalitions(m, records[i]);
         meed_page_course(m, records[i]);
+        meed_page_audit(m, records[i]);
         meed_page_provenance(m, records[i]);
     }
     meed_markup_raw(m,

@@ -22,5 +22,9 @@ MEED_MUST_CHECK enum meed_status meed_read_simulation(const char *path, const js
 MEED_MUST_CHECK enum meed_status meed_read_experiment(const char *path, const json_t *root,
                                                       struct meed_run_record *record);
 
+/* "schema": "meed.audit/1": `meed audit --json`. */
+MEED_MUST_CHECK enum meed_status meed_read_audit(const char *path, const json_t *root,
+                                                 struct meed_run_record *record);
+
 MEED_END_C
 #endif

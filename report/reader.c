@@ -16,6 +16,8 @@ static enum meed_status read_file(const char *path, struct meed_run_record *reco
         MEED_TRY_OUT(meed_read_simulation(path, root, record));
     } else if (schema && strcmp(schema, "meed.simulation/1") == 0) {
         MEED_TRY_OUT(meed_read_experiment(path, root, record));
+    } else if (schema && strcmp(schema, "meed.audit/1") == 0) {
+        MEED_TRY_OUT(meed_read_audit(path, root, record));
     } else if (json_object_get(root, "rounds")) {
         MEED_TRY_OUT(meed_read_federation(path, root, record));
     } else if (json_object_get(root, "coalitions")) {
@@ -23,7 +25,7 @@ static enum meed_status read_file(const char *path, struct meed_run_record *reco
     } else {
         st = MEED_FAIL(MEED_FORMAT,
                        "%s: neither \"rounds\" nor \"coalitions\"; a report is made from the JSON "
-                       "of `meed up`, `meed value` or `meed simulate`",
+                       "of `meed up`, `meed value`, `meed simulate` or `meed audit`",
                        path);
     }
 out:

@@ -2,8 +2,8 @@
  *
  *   a folder   of `meed up` or `meed serve` (--state): report.json, and ledger.jsonl beside it;
  *              of `meed simulate` (--out): simulation.json
- *   a file     the JSON of one of them, of `meed value --json`, or a cell of `meed simulate`, told
- *              apart by its members
+ *   a file     the JSON of one of them, of `meed value --json` or `meed audit --json`, or a cell of
+ *              `meed simulate`, told apart by its members
  *
  * The files are strangers' input: sizes have limits, numbers must be finite, and what is wrong is
  * named by file and place. Nothing is verified against the ledger's key; `meed ledger verify` does.

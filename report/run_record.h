@@ -117,6 +117,26 @@ struct meed_run_grid {
     struct meed_run_row *rows;
 };
 
+/* What attacks found in models (cli/audit_result.h), beside how good the models are. */
+struct meed_run_leak {
+    const char *name; /* "gain in ROUGE-L, reply not begun" */
+    const char *unit; /* of the axis: "% of words" */
+    int decimals;     /* to write */
+    double *value,
+        *error; /* [model_count] NaN where the attack did not run; ± one standard error */
+};
+struct meed_run_audit {
+    const char *floor; /* the model that gains are over */
+    int32_t model_count;
+    const char **models;          /* [model_count] */
+    double *quality, *quality_se; /* [model_count] NaN where not scored */
+    int32_t leak_count;
+    struct meed_run_leak *leaks;
+    int32_t given_count;
+    double *given;            /* [given_count] tokens of the reply, rising */
+    double *curve, *curve_se; /* [model_count, given_count] gain in ROUGE-L, % */
+};
+
 struct meed_run_coalition {
     int32_t size;
     double value;
@@ -138,7 +158,7 @@ enum { MEED_RUN_FACTS_MOST = 64, MEED_RUN_PAIRS_MOST = 3 };
 struct meed_run_record {
     struct meed_arena arena;
     const char *title; /* what names the run among others: its path as given */
-    const char *kind;  /* "federation", "valuation", "simulation", "experiment" */
+    const char *kind;  /* "federation", "valuation", "simulation", "experiment", "audit" */
     bool course;       /* rounds follow each other */
     const char *unit;  /* of utility and φ */
     int32_t client_count;
@@ -153,6 +173,7 @@ struct meed_run_record {
     struct meed_run_track *tracks;
     struct meed_run_truth *truth; /* [client_count], NULL where it is not known */
     struct meed_run_grid grid;    /* settings NULL: no experiment */
+    struct meed_run_audit audit;  /* model_count 0: none */
     int32_t coalition_count;
     struct meed_run_coalition *coalitions;
     int32_t pair_count;

@@ -211,6 +211,74 @@ static void report_makes_ids_harmless(void **state)
     free(page);
 }
 
+/* An audit of two adapters of the example clinic, 60 and 300 steps (`meed audit --benchmark`),
+ * beside a federation; then the same without a benchmark: bars instead of points. */
+static void report_draws_an_audit(void **state)
+{
+    (void)state;
+    static const char *const says[] = {"What leaks",
+                                       "<td class=\"n\">58.2 ± 3.7</td>",
+                                       "<td class=\"n\">7.62 ± 0.26</td>",
+                                       "<td class=\"n\">0.733 ± 0.045</td>",
+                                       "<td class=\"n\">57.1 ± 18.7</td>",
+                                       "quality on the benchmark, nats per token",
+                                       "tokens of the reply given",
+                                       "the curious client&#39;s data",
+                                       NULL};
+    static const char *const bare[] = {"What leaks", "gain in ROUGE-L", NULL};
+    char *page = page_of(RUNS "/audit.json " RUNS "/federation", "audit.html");
+    check_page(page, says);
+    free(page);
+    char *text = scratch_read(RUNS "/audit.json", NULL);
+    for (char *at = strstr(text, "\"quality\""); at; at = strstr(at, "\"quality\"")) {
+        memcpy(at, "\"another\"", 9);
+    }
+    write_text("bare.json", text);
+    free(text);
+    char path[4096];
+    page = page_of(expand("@/bare.json", path), "bare.html");
+    check_page(page, bare);
+    if (strstr(page, "quality on the benchmark")) {
+        fail_msg("points without a place");
+    }
+    free(page);
+}
+
+static void change_audit(const char *name, const char *from, const char *to)
+{
+    char *text = scratch_read(RUNS "/audit.json", NULL);
+    char *made = replaced(text, from, to);
+    write_text(name, made);
+    free(made);
+    free(text);
+}
+
+static void report_refuses_broken_audits(void **state)
+{
+    (void)state;
+    change_audit("bits.json", "\"bits\": ", "\"bits\": \"x\", \"y\": ");
+    change_audit("count.json", "\"recovered\": ", "\"recovered\": 99, \"y\": ");
+    change_audit("given.json", "\"prefix\": 4", "\"prefix\": 0");
+    change_audit("floor.json", "\"floor\": \"base\"", "\"floor\": 1");
+    static const struct row rows[] = {
+        {MEED_FORMAT,
+         "report @/bits.json --out @/no.html",
+         {"@/bits.json: models[0].exposure", "\"bits\""},
+         NULL},
+        {MEED_FORMAT,
+         "report @/count.json --out @/no.html",
+         {"models[0].frequency", "exclusive"},
+         NULL},
+        {MEED_FORMAT,
+         "report @/given.json --out @/no.html",
+         {"models[0].extraction[1]", "rising"},
+         NULL},
+        {MEED_FORMAT, "report @/floor.json --out @/no.html", {"\"floor\""}, NULL},
+    };
+    check_rows(rows, MEED_COUNT(rows));
+    check_absent("@/no.html");
+}
+
 static void report_refuses_what_is_no_run(void **state)
 {
     (void)state;
@@ -265,6 +333,8 @@ int main(void)
         cmocka_unit_test(report_tables_an_experiment),
         cmocka_unit_test(report_holds_attacks_against_defences),
         cmocka_unit_test(report_compares_runs),
+        cmocka_unit_test(report_draws_an_audit),
+        cmocka_unit_test(report_refuses_broken_audits),
         cmocka_unit_test(report_makes_ids_harmless),
         cmocka_unit_test(report_refuses_what_is_no_run),
     };
