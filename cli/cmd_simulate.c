@@ -6,6 +6,7 @@
  * table at the end has one row a combination with Student's 95 % intervals over seeds.
  */
 #include <argp.h>
+#include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
 #include <math.h>
@@ -24,14 +25,20 @@
 #include "cli/simulation_table.h"
 #include "cli/stop_signal.h"
 
-enum { MAX_SETS = 16, KEY_SET = 256, KEY_KEEP, NAME_BYTES = MEED_SIMULATION_KEY_BYTES + 16 };
+enum {
+    MAX_SETS = 16,
+    KEY_SET = 256,
+    KEY_KEEP,
+    KEY_EVIDENCE,
+    NAME_BYTES = MEED_SIMULATION_KEY_BYTES + 16
+};
 
 struct options {
     const char *file, *out, *json, *device;
     const char *sets[MAX_SETS]; /* key=value */
     int set_count;
     int64_t threads;
-    bool keep, quiet;
+    bool keep, keep_evidence, quiet;
     enum meed_status status;
 };
 
@@ -42,6 +49,7 @@ static const struct argp_option option_rows[] = {
     {"threads", 't', "N", 0, "worker threads (default: all cores)", 0},
     {"device", 'd', "WORD", 0, "instead of the file's: cpu, cuda or cuda:N", 0},
     {"keep", KEY_KEEP, NULL, 0, "leave every cell's state in OUT/state/KEY", 0},
+    {"keep-evidence", KEY_EVIDENCE, NULL, 0, "leave what `meed verify OUT` needs in OUT/state", 0},
     {"quiet", 'q', NULL, 0, "print the final table only", 0},
     {0},
 };
@@ -51,7 +59,8 @@ static const char documentation[] =
     "this process.\v"
     "Examples:\n"
     "  meed simulate examples/experiments/poisoning.yaml\n"
-    "  meed simulate FILE --set clients=100 --set method=gradient\n\n"
+    "  meed simulate FILE --set clients=100 --set method=gradient\n"
+    "  meed simulate FILE --out o --keep-evidence && meed verify o\n\n"
     "Run it again to go on after a stop; finished cells are kept in OUT/cells.\n\n"
     "FILE is that of `meed up` with `simulate:` in place of `clients:`\n"
     "  data: [FILE.jsonl, …]   a pool of dialogues; a file is a label\n"
@@ -96,6 +105,9 @@ static error_t option_parse(int key, char *text, struct argp_state *state)
         break;
     case KEY_KEEP:
         options->keep = true;
+        break;
+    case KEY_EVIDENCE:
+        options->keep_evidence = true;
         break;
     case 'q':
         options->quiet = true;
@@ -147,7 +159,7 @@ static enum meed_status make_state(const struct simulation *simulation, const ch
                                    char state[1024])
 {
     const char *root = getenv("TMPDIR");
-    if (simulation->options.keep) {
+    if (simulation->options.keep || simulation->options.keep_evidence) {
         snprintf(state, 1024, "%.700s/state/%s", simulation->out, key);
         nftw(state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
         return meed_file_make_folder(state);
@@ -160,6 +172,32 @@ static enum meed_status make_state(const struct simulation *simulation, const ch
         return MEED_FAIL(MEED_IO, "cannot make a folder in %.900s: %s", root, strerror(errno));
     }
     return MEED_OK;
+}
+
+/* Of a finished cell: everything, or nothing, or all but the aggregator's evidence. A cell that did
+ * not finish leaves nothing that could be taken for evidence. */
+static void clear_state(const struct simulation *simulation, const char *state, bool finished)
+{
+    struct dirent **names = NULL;
+    char path[MEED_PATH_BYTES];
+    if (simulation->options.keep) {
+        return;
+    }
+    if (!simulation->options.keep_evidence || !finished) {
+        nftw(state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        return;
+    }
+    int count = scandir(state, &names, NULL, NULL);
+    for (int i = 0; i < count; i++) {
+        if (names[i]->d_name[0] != '.' && strcmp(names[i]->d_name, "aggregator") != 0) {
+            snprintf(path, sizeof path, "%s/%s", state, names[i]->d_name);
+            nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        }
+        free(names[i]);
+    }
+    free(names);
+    snprintf(path, sizeof path, "%s/aggregator/utilities.db", state); /* what verify never asks */
+    remove(path);
 }
 
 static enum meed_status write_json(const char *path, const json_t *document)
@@ -241,8 +279,8 @@ out:
         meed_progress_finish(&simulation->bar);
         simulation->drawing = false;
     }
-    if (state[0] && !simulation->options.keep) {
-        nftw(state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    if (state[0]) {
+        clear_state(simulation, state, st == MEED_OK);
     }
     meed_simulation_result_clear(&result);
     meed_simulation_cast_clear(&cast);
