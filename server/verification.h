@@ -8,8 +8,8 @@
  *   chain      the entry follows the one before it: run, model, benchmark, start adapter
  *   evidence   the stored updates have the hashes that the entry names, and decode as updates of
  *              this client, round and base
- *   screening  detectors and the quarantine replayed from earlier entries; weights p_k
- *   values     all coalitions scored anew, no cache: utilities bit for bit, φ, standard errors
+ *   screening  detectors, and the quarantine replayed from earlier entries
+ *   values     all coalitions scored anew, no cache: utilities bit for bit, weights p_k, φ, errors
  *   pay        verdicts, reasons, shares, the round's budget, conservation
  *   aggregate  the next adapter byte for byte, moments, the operator's own update, repair
  *

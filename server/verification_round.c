@@ -74,6 +74,13 @@ static enum meed_status check_chain(struct job *job)
     return MEED_OK;
 }
 
+/* Statuses that speak of the evidence, not of this process. */
+static bool blames_evidence(enum meed_status st)
+{
+    return st == MEED_INTEGRITY || st == MEED_FORMAT || st == MEED_VERSION || st == MEED_LIMIT ||
+           st == MEED_NUMERIC || st == MEED_DENIED || st == MEED_UNSUPPORTED;
+}
+
 /* ---- evidence -------------------------------------------------------------------------------- */
 
 /* A blob as it is on the disk. */
@@ -193,11 +200,11 @@ static enum meed_status check_evidence(struct job *job)
     }
     enum meed_status st = meed_cohort_load(&v->terms, v->store, job->entry.round,
                                            job->entry.before_hash, &job->cohort);
-    if (st == MEED_NOMEM || st == MEED_OK) {
-        return st;
+    if (blames_evidence(st)) {
+        meed_verification_tell(&at, MEED_VERIFICATION_WRONG, "%.600s", meed_last_error());
+        return MEED_OK;
     }
-    meed_verification_tell(&at, MEED_VERIFICATION_WRONG, "%.600s", meed_last_error());
-    return MEED_OK;
+    return st;
 }
 
 /* ---- screening ------------------------------------------------------------------------------- */
@@ -225,21 +232,24 @@ static enum meed_status check_screening(struct job *job)
     const struct meed_cohort *cohort = job->cohort;
     struct meed_verification_at at = at_part(job, MEED_VERIFICATION_SCREENING);
     void *block = NULL;
-    double *weights = NULL;
     MEED_TRY(meed_arena_alloc_array(&job->arena, (size_t)cohort->count + 1, sizeof *job->verdicts,
                                     &block));
     job->verdicts = block;
-    MEED_TRY(meed_settlement_screen(basis, cohort, job->verdicts));
-    MEED_TRY(meed_settlement_weights(basis, cohort, job->verdicts, &job->arena, &weights));
+    enum meed_status st = meed_settlement_screen(basis, cohort, job->verdicts);
+    if (blames_evidence(st)) {
+        meed_verification_tell(&at, MEED_VERIFICATION_WRONG,
+                               "the updates of the round before it: %.600s", meed_last_error());
+        return MEED_OK;
+    }
+    MEED_TRY(st);
     for (int32_t i = 0; i < cohort->count; i++) {
         const struct meed_ledger_client *line = line_of(job, cohort->names[i]);
         bool out = job->verdicts[i].verdict == MEED_DEFENCE_EXCLUDE;
         at.client = cohort->names[i];
-        if ((out && (!meed_verification_agree_text(&at, "verdict of the screens",
-                                                   state_word(line->state), "excluded") ||
-                     !meed_verification_agree_text(&at, "reason", line->reason,
-                                                   job->verdicts[i].reason))) ||
-            !meed_verification_agree_real(&at, "weight", line->weight, weights[i])) {
+        if (out &&
+            (!meed_verification_agree_text(&at, "verdict of the screens", state_word(line->state),
+                                           "excluded") ||
+             !meed_verification_agree_text(&at, "reason", line->reason, job->verdicts[i].reason))) {
             return MEED_OK;
         }
     }
@@ -283,6 +293,8 @@ static enum meed_status check_values(struct job *job)
     for (int32_t i = 0; good && i < says->client_count; i++) {
         at.client = says->clients[i].id;
         good =
+            meed_verification_agree_real(&at, "weight", says->clients[i].weight,
+                                         made->clients[i].weight) &&
             meed_verification_agree_real(&at, "phi", says->clients[i].phi, made->clients[i].phi) &&
             meed_verification_agree_real(&at, "standard error", says->clients[i].se,
                                          made->clients[i].se);

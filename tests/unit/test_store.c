@@ -285,6 +285,52 @@ static void store_refuses_what_it_did_not_write(void **state)
     assert_null(store);
 }
 
+/* Who only reads: the committed rows of a store that died with its log full, not a byte changed in
+ * the folder, and a plain refusal while a process is at work there. */
+static void store_opens_a_copy_without_a_trace(void **state)
+{
+    (void)state;
+    struct meed_store *store = NULL;
+    struct meed_store_update update = update_of("anna", 7), found;
+    uint8_t ready = 0;
+    int told[2], end[2], how = 0;
+    assert_true(pipe(told) == 0 && pipe(end) == 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        close(end[1]);
+        store = open_store();
+        ready = meed_store_add_update(store, 1, &update) == MEED_OK;
+        ready = write(told[1], &ready, 1) == 1 && read(end[0], &ready, 1) >= 0;
+        raise(SIGKILL);
+    }
+    assert_true(read(told[0], &ready, 1) == 1 && ready);
+    assert_int_equal(meed_store_open_copy(folder, &store), MEED_STATE);
+    assert_true(close(end[1]) == 0 && waitpid(child, &how, 0) == child && WIFSIGNALED(how));
+    char path[MEED_PATH_BYTES];
+    uint8_t before[2][MEED_SHA256_BYTES], after[2][MEED_SHA256_BYTES];
+    static const char *const names[] = {"state.db", "state.db-wal"};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(meed_file_join(folder, names[i], path, sizeof path), MEED_OK);
+        assert_int_equal(meed_sha256_file(path, before[i]), MEED_OK);
+    }
+    assert_int_equal(meed_store_open_copy(folder, &store), MEED_OK);
+    assert_int_equal(meed_store_find_update(store, 1, "anna", &found), MEED_OK);
+    assert_memory_equal(found.sha256, update.sha256, sizeof found.sha256);
+    meed_store_close(store);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(meed_file_join(folder, names[i], path, sizeof path), MEED_OK);
+        assert_int_equal(meed_sha256_file(path, after[i]), MEED_OK);
+        assert_memory_equal(before[i], after[i], sizeof before[i]);
+    }
+    assert_int_equal(unlink(path), 0); /* and where there is no store at all */
+    assert_int_equal(meed_file_join(folder, "nowhere", path, sizeof path), MEED_OK);
+    assert_int_equal(meed_store_open_copy(path, &store), MEED_NOT_FOUND);
+    close(told[0]);
+    close(told[1]);
+    close(end[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +340,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(store_survives_kill_at_every_point, setup, teardown),
         cmocka_unit_test_setup_teardown(store_says_when_the_disk_is_full, setup, teardown),
         cmocka_unit_test_setup_teardown(store_refuses_what_it_did_not_write, setup, teardown),
+        cmocka_unit_test_setup_teardown(store_opens_a_copy_without_a_trace, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
