@@ -99,7 +99,7 @@ static void extraction_stops_at_the_first_difference(void **state)
     assert_true(rows[3].exact.mean == 0.5);
 }
 
-/* Replies no longer than the prefix are left out. */
+/* Replies no longer than the prefix, nothing being left to ask for, are left out. */
 static void extraction_counts_what_it_asked(void **state)
 {
     (void)state;
@@ -109,7 +109,9 @@ static void extraction_counts_what_it_asked(void **state)
     records[1] =
         audited_record(&home, question, "It takes ten minutes if you come in the morning.", NULL);
     const struct meed_audit_data data = {.path = "own.jsonl", .records = records, .count = 2};
-    const struct meed_extraction_options options = options_of(5, 300);
+    int32_t begin, end;
+    meed_extraction_last_reply(home.tokenizer, &records[1].sequence, &begin, &end);
+    const struct meed_extraction_options options = options_of(5, end - begin);
     audited_ok(meed_extraction_run(home.models, &data, &options, rows));
     assert_int_equal(rows[2].examples, 1);
     assert_int_equal(rows[3].examples, 0);
