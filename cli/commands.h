@@ -23,6 +23,7 @@ enum meed_status meed_cmd_provision(int argc, char **argv);
 enum meed_status meed_cmd_report(int argc, char **argv);
 enum meed_status meed_cmd_serve(int argc, char **argv);
 enum meed_status meed_cmd_simulate(int argc, char **argv);
+enum meed_status meed_cmd_synthesise(int argc, char **argv);
 enum meed_status meed_cmd_tokenize(int argc, char **argv);
 enum meed_status meed_cmd_train(int argc, char **argv);
 enum meed_status meed_cmd_up(int argc, char **argv);

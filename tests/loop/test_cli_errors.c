@@ -226,6 +226,7 @@ static void errors_usage(void **state)
         {MEED_ARG, "train --targets some", {"some", "q_proj"}, NULL},
         {MEED_ARG, "train --dtype f8", {"--dtype", "f8", "bf16"}, NULL},
         {MEED_ARG, "train --base int3", {"--base", "int3", "nf4"}, NULL},
+        {MEED_ARG, "synthesise --base int3", {"--base", "int3", "nf4"}, NULL},
         {MEED_ARG, "eval --base int3", {"--base", "int3", "nf4"}, NULL},
         {MEED_ARG, "value --base int3", {"--base", "int3", "nf4"}, NULL},
         {MEED_ARG, "chat --base int3", {"--base", "int3", "nf4"}, NULL},
@@ -238,6 +239,11 @@ static void errors_usage(void **state)
         {MEED_ARG, "eval --model ~/model", {"--benchmark", "meed help eval"}, NULL},
         {MEED_ARG, "generate --model ~/model", {"--prompts", "meed help generate"}, NULL},
         {MEED_ARG, "generate --top-p 2", {"--top-p", "\"2\""}, NULL},
+        {MEED_ARG, "synthesise --model ~/model", {"--data", "meed help synthesise"}, NULL},
+        {MEED_ARG, "synthesise --score best", {"--score", "best", "ppl"}, NULL},
+        {MEED_ARG, "synthesise --template free", {"--template", "free", "tasks"}, NULL},
+        {MEED_ARG, "synthesise --rouge-max 2", {"--rouge-max", "\"2\""}, NULL},
+        {MEED_ARG, "synthesise --model m --data d --out o --retries 99", {"retries", "63"}, NULL},
         {MEED_ARG, "chat", {"--model", "meed help chat"}, NULL},
         {MEED_ARG, "ledger", {"show", "verify"}, NULL},
         {MEED_ARG, "ledger burn @", {"show", "verify"}, NULL},
@@ -253,7 +259,7 @@ static void errors_options(void **state)
     (void)state;
     static const char *const commands[] = {"up",     "serve",    "join",     "provision", "train",
                                            "value",  "eval",     "generate", "report",    "chat",
-                                           "ledger", "tokenize", "logits"};
+                                           "ledger", "tokenize", "logits",   "synthesise"};
     static const struct {
         const char *option, *says;
     } cases[] = {{"--nonsense", "\"--nonsense\""},
