@@ -11,11 +11,17 @@ static const struct {
     enum meed_status (*run)(struct meed_bench_machine *machine);
     bool host; /* measures the host whatever the device */
 } suites[] = {
-    {"kernels", meed_suite_kernels, false}, {"lora", meed_suite_lora, false},
-    {"train", meed_suite_train, false},     {"coalitions", meed_suite_coalitions, false},
-    {"values", meed_suite_values, false},   {"stack", meed_suite_stack, false},
-    {"planner", meed_suite_planner, false}, {"generate", meed_suite_generate, false},
-    {"codec", meed_suite_codec, true},      {"rpc", meed_suite_rpc, true},
+    {"kernels", meed_suite_kernels, false},
+    {"lora", meed_suite_lora, false},
+    {"train", meed_suite_train, false},
+    {"coalitions", meed_suite_coalitions, false},
+    {"values", meed_suite_values, false},
+    {"stack", meed_suite_stack, false},
+    {"planner", meed_suite_planner, false},
+    {"generate", meed_suite_generate, false},
+    {"synthesis", meed_suite_synthesis, false},
+    {"codec", meed_suite_codec, true},
+    {"rpc", meed_suite_rpc, true},
     {"ranks", meed_suite_ranks, true},
 };
 
@@ -53,7 +59,7 @@ static enum meed_status run(int argc, char **argv)
         st = MEED_FAIL(
             MEED_ARG,
             "no suite \"%.32s\": kernels, lora, train, coalitions, values, stack, planner, "
-            "generate, codec, rpc, ranks, all, all-device",
+            "generate, synthesis, codec, rpc, ranks, all, all-device",
             wanted);
     } else if (json) {
         st = meed_bench_write_json(json, machine.be->name);

@@ -60,6 +60,7 @@ enum meed_status meed_suite_values(struct meed_bench_machine *machine);
 enum meed_status meed_suite_stack(struct meed_bench_machine *machine);
 enum meed_status meed_suite_planner(struct meed_bench_machine *machine);
 enum meed_status meed_suite_generate(struct meed_bench_machine *machine);
+enum meed_status meed_suite_synthesis(struct meed_bench_machine *machine);
 enum meed_status meed_suite_codec(struct meed_bench_machine *machine);
 enum meed_status meed_suite_rpc(struct meed_bench_machine *machine);
 enum meed_status meed_suite_ranks(struct meed_bench_machine *machine);

@@ -1,4 +1,4 @@
-"""PyTorch and PEFT on the shapes of bench/suite_train.c and bench/suite_coalitions.c.
+"""PyTorch and PEFT on the shapes of bench/suite_train.c, suite_coalitions.c and suite_synthesis.c.
 
 Development only; bench/run calls it after Meed's own suites, with the same thread count, and it
 prints Meed's rate over the peer's. The peer is given every advantage that its users have: fixed
@@ -104,6 +104,22 @@ def coalition_seconds(dtype, coalitions=64, clients=6, sequences=64, length=96):
     return time.perf_counter() - start
 
 
+def generate_rate(shape, dtype, turns, batch=16, shared=224, own=32, new=64):
+    """Tokens a second of Hugging Face's generate: greedy, the whole batch, prompts fed and replies
+    written. The adapter is folded into the weights, which costs the peer nothing."""
+    model = make_model(shape, dtype).eval()
+    ids = torch.randint(0, shape["vocab_size"], (batch, shared + own), device=DEVICE)
+    ids[:, :shared] = ids[0, :shared]
+
+    def step():
+        with torch.inference_mode():
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                                 max_new_tokens=new, min_new_tokens=new, pad_token_id=0)
+        assert out.shape[1] == shared + own + new
+
+    return batch * new / median_seconds(step, turns)
+
+
 def meed_value(rows, name):
     for row in rows:
         if row["name"] == name:
@@ -175,6 +191,16 @@ def main():
             2.0)
         row("coalitions", "64 coalitions: torch bf16 / Meed fp32", seconds[torch.bfloat16] / mine,
             "x")
+    if arguments.suite in ("synthesis", "all"):
+        for name, shape, turns in (("tiny", TINY, 9), ("smollm2-135m", SMOLLM, 3)):
+            rates = {label: generate_rate(shape, dtype, turns)
+                     for label, dtype in (("f32", torch.float32), ("bf16", torch.bfloat16))}
+            best = max(rates, key=rates.get)
+            for label, rate in rates.items():
+                row("synthesis", f"{name}, Hugging Face generate {label}", rate, "tokens/s")
+            mine = meed_value(measure("synthesis"), f"{name} bf16, 16 × (224 + 32), 64 new")
+            row("synthesis", f"{name}: Meed / faster Hugging Face ({best})", mine / rates[best], "x",
+                3.0)
     if arguments.json:
         with open(arguments.json) as file:
             measured = json.load(file)
