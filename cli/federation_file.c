@@ -13,8 +13,21 @@
 #include "server/server_optimiser.h"
 #include "server/weighting.h"
 
+struct raw_synthesis {
+    int64_t *candidates, *keep, *instruction_demos, *response_demos, *retries, *turns;
+    double *rouge_max, *temperature;
+    int *score; /* enum meed_synthetic_score */
+};
+struct raw_privacy {
+    double *clip, *noise, *delta;
+};
 struct raw_training {
     int *method; /* enum meed_method */
+    int *share;  /* enum meed_share_rule */
+    int *mix;    /* enum meed_mix_space */
+    double *beta;
+    struct raw_synthesis *synthesis;
+    struct raw_privacy *privacy;
     int64_t *steps, *batch_tokens, *accumulation, *warmup, *rank, *sequence_tokens;
     double *lr, *lr_min, *alpha, *dropout, *weight_decay, *clip, *prox_mu;
     bool *rslora;
@@ -75,7 +88,16 @@ struct raw_file {
 
 static const cyaml_strval_t methods[] = {{"fedit", MEED_METHOD_FEDIT},
                                          {"fedprox", MEED_METHOD_FEDPROX},
-                                         {"scaffold", MEED_METHOD_SCAFFOLD}};
+                                         {"scaffold", MEED_METHOD_SCAFFOLD},
+                                         {"fedpit", MEED_METHOD_FEDPIT}};
+static const cyaml_strval_t shares[] = {
+    {"synthetic", MEED_SHARE_SYNTHETIC}, {"mix", MEED_SHARE_MIX}, {"none", MEED_SHARE_NOTHING}};
+static const cyaml_strval_t mixes[] = {{"product", MEED_MIX_PRODUCT},
+                                       {"factors", MEED_MIX_FACTORS}};
+static const cyaml_strval_t scores[] = {{"ifs", MEED_SYNTHETIC_IFS},
+                                        {"ppl", MEED_SYNTHETIC_PPL},
+                                        {"ifd", MEED_SYNTHETIC_IFD},
+                                        {"random", MEED_SYNTHETIC_RANDOM}};
 static const cyaml_strval_t value_codecs[] = {{"f32", MEED_VALUE_F32},
                                               {"bf16", MEED_VALUE_BF16},
                                               {"int8", MEED_VALUE_INT8},
@@ -98,8 +120,33 @@ static const cyaml_strval_t paths[] = {
     {"auto", MEED_PATH_AUTO}, {"stack", MEED_PATH_STACK}, {"merge", MEED_PATH_MERGE}};
 static const cyaml_strval_t behaviours[] = {{"honest", 0}, {"idle", 1}};
 
+static const cyaml_schema_field_t synthesis_fields[] = {
+    OPTIONAL_INT("candidates", struct raw_synthesis, candidates),
+    OPTIONAL_INT("keep", struct raw_synthesis, keep),
+    OPTIONAL_INT("instruction_demos", struct raw_synthesis, instruction_demos),
+    OPTIONAL_INT("response_demos", struct raw_synthesis, response_demos),
+    OPTIONAL_INT("retries", struct raw_synthesis, retries),
+    OPTIONAL_INT("turns", struct raw_synthesis, turns),
+    OPTIONAL_FLOAT("rouge_max", struct raw_synthesis, rouge_max),
+    OPTIONAL_FLOAT("temperature", struct raw_synthesis, temperature),
+    OPTIONAL_ENUM("score", struct raw_synthesis, score, scores),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t privacy_fields[] = {
+    OPTIONAL_FLOAT("clip", struct raw_privacy, clip),
+    OPTIONAL_FLOAT("noise", struct raw_privacy, noise),
+    OPTIONAL_FLOAT("delta", struct raw_privacy, delta),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t training_fields[] = {
     OPTIONAL_ENUM("method", struct raw_training, method, methods),
+    OPTIONAL_ENUM("share", struct raw_training, share, shares),
+    OPTIONAL_ENUM("mix", struct raw_training, mix, mixes),
+    OPTIONAL_FLOAT("beta", struct raw_training, beta),
+    CYAML_FIELD_MAPPING_PTR("synthesis", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                            struct raw_training, synthesis, synthesis_fields),
+    CYAML_FIELD_MAPPING_PTR("privacy", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                            struct raw_training, privacy, privacy_fields),
     OPTIONAL_INT("steps", struct raw_training, steps),
     OPTIONAL_INT("batch_tokens", struct raw_training, batch_tokens),
     OPTIONAL_INT("accumulation", struct raw_training, accumulation),
@@ -329,6 +376,61 @@ static enum meed_status range_check(const char *path, const char *key, double va
         MEED_TRY(range_check(path, key, (target), (min), (max)));                                  \
     } while (0)
 
+/* Fedpit's keys; a plan of another method has none of them, not even defaults. */
+static enum meed_status resolve_sharing(const char *path, const struct raw_training *raw,
+                                        struct meed_msg_plan *plan)
+{
+    static const struct raw_synthesis no_synthesis;
+    const struct raw_synthesis *write = raw->synthesis ? raw->synthesis : &no_synthesis;
+    if (plan->method != MEED_METHOD_FEDPIT) {
+        return raw->share || raw->beta || raw->mix || raw->synthesis
+                   ? MEED_FAIL(MEED_CONFIG,
+                               "%s: training.share, beta, mix and synthesis go with method: fedpit",
+                               path)
+                   : MEED_OK;
+    }
+    plan->share = (enum meed_share_rule)GIVEN(raw->share, (int)MEED_SHARE_SYNTHETIC);
+    if (plan->share == MEED_SHARE_MIX) {
+        NUMBER("training.beta", raw->beta, 0.5, 0, 1, plan->share_mix);
+        plan->mix_space = (enum meed_mix_space)GIVEN(raw->mix, (int)MEED_MIX_PRODUCT);
+    } else if (raw->beta || raw->mix) {
+        return MEED_FAIL(MEED_CONFIG, "%s: training.beta and mix go with share: mix", path);
+    }
+    WHOLE("training.synthesis.candidates", write->candidates, 32, 1, MEED_LIMIT_SYNTHETIC,
+          plan->synthetic_candidates);
+    WHOLE("training.synthesis.keep", write->keep, MEED_MAX(plan->synthetic_candidates / 2, 1), 1,
+          plan->synthetic_candidates, plan->synthetic_count);
+    WHOLE("training.synthesis.instruction_demos", write->instruction_demos, 8, 1,
+          MEED_LIMIT_DEMONSTRATIONS, plan->instruction_demos);
+    WHOLE("training.synthesis.response_demos", write->response_demos, 4, 1,
+          MEED_LIMIT_DEMONSTRATIONS, plan->response_demos);
+    WHOLE("training.synthesis.retries", write->retries, 3, 0, 100, plan->synthetic_retries);
+    WHOLE("training.synthesis.turns", write->turns, 0, 0, 64, plan->synthetic_turns);
+    NUMBER("training.synthesis.rouge_max", write->rouge_max, 0.7, 0, 1, plan->rouge_max);
+    NUMBER("training.synthesis.temperature", write->temperature, 0, 0, 10,
+           plan->synthetic_temperature);
+    plan->synthetic_score = (enum meed_synthetic_score)GIVEN(write->score, (int)MEED_SYNTHETIC_IFS);
+    return MEED_OK;
+}
+
+static enum meed_status resolve_privacy(const char *path, const struct raw_privacy *raw,
+                                        struct meed_msg_plan *plan)
+{
+    if (!raw) {
+        return MEED_OK;
+    }
+    if (!raw->clip || !raw->noise) {
+        return MEED_FAIL(MEED_CONFIG,
+                         "%s: training.privacy needs clip (the norm that an update is cut to) and "
+                         "noise (in multiples of it)",
+                         path);
+    }
+    NUMBER("training.privacy.clip", raw->clip, 1, 1e-9, 1e9, plan->dp_clip);
+    NUMBER("training.privacy.noise", raw->noise, 1, 1e-3, 1e6, plan->dp_noise);
+    NUMBER("training.privacy.delta", raw->delta, 1e-5, 1e-15, 0.5, plan->dp_delta);
+    return MEED_OK;
+}
+
 static enum meed_status resolve_training(const char *path, const struct raw_training *raw,
                                          struct meed_msg_plan *plan)
 {
@@ -357,7 +459,8 @@ static enum meed_status resolve_training(const char *path, const struct raw_trai
         return MEED_FAIL(MEED_CONFIG, "%s: training.targets: %s", path, meed_last_error());
     }
     plan->target_modules = targets;
-    return MEED_OK;
+    MEED_TRY(resolve_sharing(path, raw, plan));
+    return resolve_privacy(path, raw->privacy, plan);
 }
 
 static enum meed_status resolve_codec(const char *path, const struct raw_codec *raw,

@@ -8,6 +8,7 @@
  *   deadline: 10m
  *   device: cuda                 # of aggregator and clients
  *   training: {steps: 24, batch_tokens: 1024, lr: 0.003, rank: 8, alpha: 16}
+ *   #  or: {method: fedpit, share: mix, beta: 0.5, synthesis: {candidates: 32, keep: 16}, …}
  *   codec: {values: int8, density: 1.0, zstd: 3}
  *   pay: {rule: shrunk, guard_z: 2.6, reputation: 0.3, floor: 0.1}
  *   clients:

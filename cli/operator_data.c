@@ -90,7 +90,7 @@ static struct meed_msg_plan plan_of(const struct meed_operator_data *data,
     struct meed_msg_plan plan = data->plan;
     plan.method = MEED_METHOD_FEDIT;
     plan.prox_mu = 0.0;
-    plan.share = MEED_SHARE_NONE;
+    plan.share = MEED_SHARE_ALL;
     plan.control_bytes = 0;
     plan.round = request->round;
     plan.seed = request->seed;

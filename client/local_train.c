@@ -9,10 +9,16 @@
 
 static enum meed_status check_method(const struct meed_msg_plan *plan)
 {
-    if (plan->method == MEED_METHOD_FEDPIT || plan->share != MEED_SHARE_NONE) {
+    if (plan->method == MEED_METHOD_FEDPIT || plan->share != MEED_SHARE_ALL) {
         return MEED_FAIL(MEED_UNSUPPORTED,
                          "round %d asks for FedPIT, which this client does not "
                          "run; the aggregator can use fedit instead",
+                         plan->round);
+    }
+    if (plan->dp_clip > 0.0) {
+        return MEED_FAIL(MEED_UNSUPPORTED,
+                         "round %d asks for differential privacy, which this client does not add; "
+                         "leave training.privacy out",
                          plan->round);
     }
     if ((plan->trained_factors & (MEED_FACTOR_A | MEED_FACTOR_B)) == 0) {

@@ -32,6 +32,7 @@ enum {
     MEED_LIMIT_WORD_BYTES = 32,     /* names of rules: "svd", "gradient", "shrunk" */
     MEED_LIMIT_AXIS_BYTES = 64,
     MEED_LIMIT_REASON_BYTES = 512, /* a sentence for a person */
+    MEED_LIMIT_PRIVACY_BYTES = 384, /* what left a client, in one line */
     MEED_LIMIT_TENSOR_NAME_BYTES = 160,
     MEED_LIMIT_ADDRESS_BYTES = 256,
     MEED_LIMIT_PATH_BYTES = 128, /* "/meed.v1.Federation/Join" */
@@ -50,6 +51,7 @@ enum {
     MEED_LIMIT_ACCUMULATION = 65536,
     MEED_LIMIT_RANK = 1024,
     MEED_LIMIT_SYNTHETIC = 1000000,
+    MEED_LIMIT_DEMONSTRATIONS = 1024,
     MEED_LIMIT_ZSTD_LEVEL = 19,
 };
 #define MEED_LIMIT_SAMPLES INT64_C(1000000000000)

@@ -91,11 +91,28 @@ enum meed_method {
     MEED_METHOD_COUNT
 };
 
+/* What of a client's training leaves it (client/isolation.h). */
 enum meed_share_rule {
-    MEED_SHARE_NONE = 0, /* methods other than fedpit */
-    MEED_SHARE_SYNTHETIC,
-    MEED_SHARE_MIX,
+    MEED_SHARE_ALL = 0,   /* what was trained on its data: methods other than fedpit */
+    MEED_SHARE_SYNTHETIC, /* what was trained on examples that the global model wrote */
+    MEED_SHARE_MIX,       /* β of the one and 1 − β of the other */
+    MEED_SHARE_NOTHING,   /* the global adapter, unchanged */
     MEED_SHARE_COUNT
+};
+
+enum meed_mix_space {
+    MEED_MIX_PRODUCT = 0, /* ΔW = B·A, cut back to the rank */
+    MEED_MIX_FACTORS,     /* A and B one by one, as the paper mixes them */
+    MEED_MIX_SPACE_COUNT
+};
+
+/* By what synthetic examples are chosen. */
+enum meed_synthetic_score {
+    MEED_SYNTHETIC_IFS = 0,
+    MEED_SYNTHETIC_PPL,
+    MEED_SYNTHETIC_IFD,
+    MEED_SYNTHETIC_RANDOM,
+    MEED_SYNTHETIC_SCORE_COUNT
 };
 
 enum meed_value_codec {
@@ -149,9 +166,21 @@ struct meed_msg_plan {
     uint8_t control_hash[MEED_SHA256_BYTES];
     int64_t control_bytes; /* SCAFFOLD: follows the adapter in the same chunk stream; else 0 */
     enum meed_share_rule share;
-    double share_mix; /* β of the mix */
-    int32_t synthetic_count;
-    bool keeps_gauge; /* the merge keeps the coordinates of A and B from round to round */
+    double share_mix;        /* β of the mix */
+    int32_t synthetic_count; /* examples kept; those that follow are fedpit's too */
+    bool keeps_gauge;        /* the merge keeps the coordinates of A and B from round to round */
+    enum meed_mix_space mix_space;
+    int32_t synthetic_candidates; /* written, of which the best are kept */
+    int32_t instruction_demos;
+    int32_t response_demos;
+    double rouge_max; /* above it a candidate is a copy of local data */
+    int32_t synthetic_retries;
+    int32_t synthetic_turns; /* 0: as many as the demonstration has */
+    double synthetic_temperature;
+    enum meed_synthetic_score synthetic_score;
+    double dp_clip;  /* C: the update's norm is cut to it; 0: no differential privacy */
+    double dp_noise; /* standard deviation of the noise in multiples of C */
+    double dp_delta; /* δ for which ε is told */
 };
 
 /* A piece of a transfer. Bytes are borrowed: from the received message or the caller. */
@@ -188,6 +217,12 @@ struct meed_msg_push_header {
     int64_t token_count;
     double train_seconds;
     double retained_energy; /* ‖decoded‖² / ‖update + residual‖² */
+    enum meed_share_rule share;
+    double share_mix;
+    enum meed_mix_space mix_space;
+    int32_t synthetic_count; /* examples that were trained on */
+    double dp_clip, dp_noise, dp_delta;
+    double dp_epsilon; /* of all updates of the run so far, this one included */
 };
 
 enum meed_push_part { MEED_PUSH_HEADER = 1, MEED_PUSH_CHUNK };
@@ -263,6 +298,7 @@ struct meed_msg_receipt {
     uint8_t next_adapter_hash[MEED_SHA256_BYTES];
     uint8_t benchmark_hash[MEED_SHA256_BYTES];
     uint8_t utilities_hash[MEED_SHA256_BYTES];
+    char privacy[MEED_LIMIT_PRIVACY_BYTES]; /* what left the client (sharing.h); "": not known */
 };
 
 struct meed_msg_ledger_request {

@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "evaluation/payment.h"
 #include "proto/codec.h"
+#include "proto/sharing.h"
 #include "server/aggregate.h"
 #include "server/server_optimiser.h"
 #include "server/terms_text.h"
@@ -137,6 +138,16 @@ static enum meed_status hash_terms(const struct meed_terms_source *source, struc
     return st;
 }
 
+/* What a client would refuse of the first round's plan, said before there are clients. */
+static enum meed_status check_training(const struct meed_terms *terms)
+{
+    struct meed_msg_plan first = terms->plan;
+    first.trained_factors = meed_terms_trained(terms, 1);
+    return meed_sharing_check(&first) == MEED_OK
+               ? MEED_OK
+               : MEED_FAIL(MEED_CONFIG, "training: %s", meed_last_error());
+}
+
 enum meed_status meed_terms_init(const struct meed_aggregator_config *config,
                                  const struct meed_terms_source *source, struct meed_terms *terms)
 {
@@ -178,7 +189,7 @@ enum meed_status meed_terms_init(const struct meed_aggregator_config *config,
     snprintf(terms->run_id, sizeof terms->run_id, "%s", terms->named ? config->run_id : "");
     MEED_TRY(hash_terms(source, terms));
     meed_terms_complete(terms);
-    return MEED_OK;
+    return check_training(terms);
 }
 
 /* budget·r/rounds without overflow: the quotient and the remainder are spread apart. */

@@ -135,9 +135,21 @@ static const char *codec_word(int value)
     return words[value];
 }
 
+static const char *space_word(int value)
+{
+    static const char *const words[MEED_MIX_SPACE_COUNT] = {"product", "factors"};
+    return words[value];
+}
+
+static const char *score_word(int value)
+{
+    static const char *const words[MEED_SYNTHETIC_SCORE_COUNT] = {"ifs", "ppl", "ifd", "random"};
+    return words[value];
+}
+
 static const char *share_word(int value)
 {
-    static const char *const words[MEED_SHARE_COUNT] = {"none", "synthetic", "mix"};
+    static const char *const words[MEED_SHARE_COUNT] = {"none", "synthetic", "mix", "nothing"};
     return words[value];
 }
 
@@ -180,6 +192,42 @@ static const char *rule_word(int value)
 
 /* ---- the list -------------------------------------------------------------------------------- */
 
+/* True if the optional fact `key` is there: in the terms, or on the next line. */
+static bool has_fact(const struct facts *f, const char *key, bool written)
+{
+    size_t length = strlen(key);
+    return f->out ? written
+                  : (size_t)(f->end - f->at) > length && memcmp(f->at, key, length) == 0 &&
+                        f->at[length] == ' ';
+}
+
+/* What came after the second version of this text: there only where it is used, so that others
+ * keep their hash. */
+static enum meed_status walk_sharing(struct facts *f, struct meed_msg_plan *plan)
+{
+    int space = (int)plan->mix_space, score = (int)plan->synthetic_score;
+    if (plan->method == MEED_METHOD_FEDPIT) {
+        const int32_t most = MEED_LIMIT_SYNTHETIC;
+        MEED_TRY(fact_word(f, "mix", space_word, MEED_MIX_SPACE_COUNT, &space));
+        MEED_TRY(fact_i32(f, "candidates", 0, most, &plan->synthetic_candidates));
+        MEED_TRY(fact_i32(f, "instruction-demos", 0, most, &plan->instruction_demos));
+        MEED_TRY(fact_i32(f, "response-demos", 0, most, &plan->response_demos));
+        MEED_TRY(fact_real(f, "rouge-max", &plan->rouge_max));
+        MEED_TRY(fact_i32(f, "retries", 0, most, &plan->synthetic_retries));
+        MEED_TRY(fact_i32(f, "turns", 0, most, &plan->synthetic_turns));
+        MEED_TRY(fact_real(f, "temperature", &plan->synthetic_temperature));
+        MEED_TRY(fact_word(f, "score", score_word, MEED_SYNTHETIC_SCORE_COUNT, &score));
+    }
+    if (has_fact(f, "dp-clip", plan->dp_clip > 0.0)) {
+        MEED_TRY(fact_real(f, "dp-clip", &plan->dp_clip));
+        MEED_TRY(fact_real(f, "dp-noise", &plan->dp_noise));
+        MEED_TRY(fact_real(f, "dp-delta", &plan->dp_delta));
+    }
+    plan->mix_space = (enum meed_mix_space)space;
+    plan->synthetic_score = (enum meed_synthetic_score)score;
+    return MEED_OK;
+}
+
 static enum meed_status walk_plan(struct facts *f, struct meed_msg_plan *plan)
 {
     int method = (int)plan->method, share = (int)plan->share;
@@ -208,7 +256,7 @@ static enum meed_status walk_plan(struct facts *f, struct meed_msg_plan *plan)
     MEED_TRY(fact_i32(f, "synthetic", 0, MEED_LIMIT_SYNTHETIC, &plan->synthetic_count));
     plan->method = (enum meed_method)method;
     plan->share = (enum meed_share_rule)share;
-    return MEED_OK;
+    return walk_sharing(f, plan);
 }
 
 static enum meed_status walk_codec(struct facts *f, struct meed_msg_codec *codec)

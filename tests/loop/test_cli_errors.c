@@ -148,6 +148,11 @@ static void make_federations(void)
     change_federation("device.yaml", "seed: 7", "device: tpu");
     change_federation("clientdevice.yaml", "behaviour: idle", "device: 'cuda:x'");
     change_federation("twice.yaml", "id: bank", "id: clinic");
+    change_federation("share.yaml", "  method: fedit", "  method: fedit\n  share: mix");
+    change_federation("beta.yaml", "  method: fedit", "  method: fedpit\n  beta: 0.5");
+    change_federation("keep.yaml", "  method: fedit",
+                      "  method: fedpit\n  synthesis: {candidates: 8, keep: 9}");
+    change_federation("noise.yaml", "  method: fedit", "  method: fedit\n  privacy: {clip: 1}");
 }
 
 /* An adapter that works, and its broken copies. */
@@ -457,6 +462,10 @@ static void errors_federation_file(void **state)
         {MEED_CONFIG, "number.yaml", {"@/number.yaml:6: ", "rounds", "many"}},
         {MEED_CONFIG, "range.yaml", {"@/range.yaml", "training.steps is 0", "from 1"}},
         {MEED_CONFIG, "targets.yaml", {"@/targets.yaml", "training.targets", "q_proj"}},
+        {MEED_CONFIG, "share.yaml", {"@/share.yaml", "training.share", "method: fedpit"}},
+        {MEED_CONFIG, "beta.yaml", {"@/beta.yaml", "training.beta", "share: mix"}},
+        {MEED_CONFIG, "keep.yaml", {"@/keep.yaml", "training.synthesis.keep is 9", "to 8"}},
+        {MEED_CONFIG, "noise.yaml", {"@/noise.yaml", "training.privacy", "noise"}},
         {MEED_CONFIG, "time.yaml", {"@/time.yaml", "deadline", "10m"}},
         {MEED_CONFIG, "syntax.yaml", {"@/syntax.yaml:"}},
         {MEED_CONFIG, "missing.yaml", {"@/missing.yaml:", "\"names\""}},

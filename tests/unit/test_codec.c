@@ -96,7 +96,19 @@ static struct meed_msg_plan full_plan(void)
                                  .control_bytes = 77,
                                  .share = MEED_SHARE_MIX,
                                  .share_mix = 0.5,
-                                 .synthetic_count = 200};
+                                 .synthetic_count = 200,
+                                 .mix_space = MEED_MIX_FACTORS,
+                                 .synthetic_candidates = 400,
+                                 .instruction_demos = 8,
+                                 .response_demos = 4,
+                                 .rouge_max = 0.7,
+                                 .synthetic_retries = 3,
+                                 .synthetic_turns = 2,
+                                 .synthetic_temperature = 0.8,
+                                 .synthetic_score = MEED_SYNTHETIC_RANDOM,
+                                 .dp_clip = 0.5,
+                                 .dp_noise = 1.25,
+                                 .dp_delta = 1e-5};
     fill(plan.adapter_hash, 1);
     fill(plan.control_hash, 2);
     return plan;
@@ -153,6 +165,7 @@ static void codec_carries_events_and_plans(void **state)
     TRIP(f, pull_reply, pull, pull_out);
     assert_true(pull_out.plan.seed == UINT64_MAX && pull_out.plan.codec.zstd_level == 3);
     assert_true(pull_out.plan.synthetic_count == 200 && pull_out.plan.rslora);
+    assert_true(pull_out.plan.mix_space == MEED_MIX_FACTORS && pull_out.plan.dp_noise == 1.25);
     struct meed_msg_pull_request ask = {.run_id = "run", .round = 3, .offset = 1 << 20}, ask_out;
     TRIP(f, pull_request, ask, ask_out);
 }
@@ -170,7 +183,15 @@ static void codec_carries_pushes(void **state)
                                                 .train_loss = 1.5,
                                                 .token_count = 9999,
                                                 .train_seconds = 12.5,
-                                                .retained_energy = 0.4};
+                                                .retained_energy = 0.4,
+                                                .share = MEED_SHARE_MIX,
+                                                .share_mix = 0.25,
+                                                .mix_space = MEED_MIX_FACTORS,
+                                                .synthetic_count = 16,
+                                                .dp_clip = 0.5,
+                                                .dp_noise = 1.25,
+                                                .dp_delta = 1e-5,
+                                                .dp_epsilon = 12.5};
     fill(push.header.sha256, 1);
     fill(push.header.base_adapter_hash, 2);
     TRIP(f, push_request, push, out);
@@ -218,6 +239,7 @@ static void codec_carries_receipts_and_ledger(void **state)
                             out;
     TEXT(receipt.reason, "guard axis safety is negative: −0.5 ± 0.02");
     TEXT(receipt.remark, "norm 3.1 × the median");
+    TEXT(receipt.privacy, "shared: synthetic, 16 examples written by the global model");
     fill(receipt.ledger_hash, 1);
     fill(receipt.utilities_hash, 2);
     TRIP(f, receipt, receipt, out);
@@ -226,6 +248,7 @@ static void codec_carries_receipts_and_ledger(void **state)
     assert_true(out.axes[1].guard && !out.axes[0].guard && out.axes[1].phi == -0.5);
     assert_string_equal(out.reason, receipt.reason);
     assert_string_equal(out.remark, receipt.remark);
+    assert_string_equal(out.privacy, receipt.privacy);
     struct meed_msg_receipt_request ask = {.run_id = "run", .round = 3}, ask_out;
     TRIP(f, receipt_request, ask, ask_out);
     struct meed_msg_ledger_entry entries[2] = {
@@ -282,6 +305,12 @@ static void codec_refuses_plans_out_of_bounds(void **state)
     BAD(adapter_bytes = 0, MEED_FORMAT);
     BAD(adapter_bytes = MEED_LIMIT_TRANSFER_BYTES + 1, MEED_FORMAT);
     BAD(share = MEED_SHARE_COUNT, MEED_FORMAT);
+    BAD(mix_space = MEED_MIX_SPACE_COUNT, MEED_FORMAT);
+    BAD(synthetic_score = MEED_SYNTHETIC_SCORE_COUNT, MEED_FORMAT);
+    BAD(rouge_max = 1.5, MEED_FORMAT);
+    BAD(dp_clip = -1, MEED_FORMAT);
+    BAD(dp_noise = NAN, MEED_NUMERIC);
+    BAD(dp_delta = 2, MEED_FORMAT);
     bad = good;
     memset(bad.plan.adapter_hash, 0, MEED_SHA256_BYTES);
     assert_int_equal(meed_codec_pack_pull_reply(&bad, &f->bytes), MEED_FORMAT);

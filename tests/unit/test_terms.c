@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include <string.h>
+#include "proto/codec.h"
 #include "server/terms_text.h"
 
 static const char *const ids[] = {"anna", "ben"};
@@ -104,7 +105,37 @@ static void terms_hash_what_matters(void **state)
     CHANGE(method, MEED_VALUE_LEAVE_ONE_OUT);
     CHANGE(guard_z, 1);
     CHANGE(bootstrap, 10);
+    CHANGE(plan.dp_clip, (config.plan.dp_noise = 1.0, config.plan.dp_delta = 1e-5, 2.0));
 #undef CHANGE
+    config = base();
+    config.plan.method = MEED_METHOD_FEDPIT;
+    config.plan.share = MEED_SHARE_NOTHING;
+    struct meed_terms one = terms_of(&config);
+    config.plan.synthetic_turns = 3;
+    struct meed_terms other = terms_of(&config);
+    assert_string_not_equal(one.run_id, other.run_id);
+}
+
+/* Goal: what was added to plans since the first release leaves those without it as they were, so
+ * that a state folder of then goes on: name of the run and bytes of the plan, written down then. */
+static void terms_of_earlier_releases_stand(void **state)
+{
+    (void)state;
+    struct meed_aggregator_config config = base();
+    struct meed_terms terms = terms_of(&config);
+    assert_string_equal(terms.run_id, "run-8035c7435240");
+    struct meed_msg_pull_reply reply = {.part = MEED_PULL_PLAN};
+    struct meed_buf bytes;
+    meed_codec_buf_init(&bytes);
+    meed_terms_plan(&terms, 2, hash, 77, 1234, &reply.plan);
+    reply.plan.deadline_wall_ms = 0;
+    assert_int_equal(meed_codec_pack_pull_reply(&reply, &bytes), MEED_OK);
+    uint8_t digest[MEED_SHA256_BYTES];
+    char hex[MEED_SHA256_HEX_BYTES];
+    meed_sha256(bytes.data, bytes.size, digest);
+    meed_sha256_hex(digest, hex);
+    assert_string_equal(hex, "b6d716ec478156295809aa3d8ee07c8d3e56aa4850084d8e111050a1166e43ae");
+    meed_buf_clear(&bytes);
 }
 
 static void terms_refuse_what_cannot_be(void **state)
@@ -136,6 +167,17 @@ static void terms_refuse_what_cannot_be(void **state)
     config = base();
     config.pay_floor = 1.5;
     assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
+    config = base();
+    config.plan.method = MEED_METHOD_FEDPIT;
+    assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
+    config.plan.share = MEED_SHARE_MIX;
+    config.plan.share_mix = 1.0;
+    assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_OK);
+    config.aggregation = MEED_AGGREGATION_FEDAVG; /* averages coordinates that a product changes */
+    assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
+    assert_non_null(strstr(meed_last_error(), "mix: factors"));
+    config.aggregation = MEED_AGGREGATION_FFA;
+    assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_OK);
     config = base();
     config.run_id = "no/path";
     assert_int_equal(meed_terms_init(&config, &source, &terms), MEED_CONFIG);
@@ -262,6 +304,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(terms_spread_the_budget),
         cmocka_unit_test(terms_hash_what_matters),
+        cmocka_unit_test(terms_of_earlier_releases_stand),
         cmocka_unit_test(terms_refuse_what_cannot_be),
         cmocka_unit_test(terms_make_plans_and_headers),
         cmocka_unit_test(terms_come_back_from_their_text),

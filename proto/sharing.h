@@ -1,0 +1,34 @@
+/* What of a client's training leaves it: the rule in words, whether a plan's rule makes sense, and
+ * the line that receipts and ledgers carry.
+ *
+ *   all        the change of an adapter that was trained on the client's data
+ *   synthetic  the change of one that was trained on examples which the global model wrote
+ *   mix        β of the first and 1 − β of the second
+ *   none       nothing: the update is the global adapter's own bytes
+ *
+ * The rule is the plan's, but that it was kept is the client's word: a server sees the update's
+ * size, shape and coding and cannot see what it was trained on. So the line is made of two parts,
+ * what the client declares in its push header and what the server has measured, and says which is
+ * which. Both sides stand on proto/, so both print the same line.
+ */
+#ifndef MEED_PROTO_SHARING_H
+#define MEED_PROTO_SHARING_H
+
+#include "proto/message.h"
+
+MEED_BEGIN_C
+
+/* "all", "synthetic", "mix", "none"; "?" outside the list. */
+const char *meed_sharing_rule_name(enum meed_share_rule rule);
+/* Which branches a rule trains on: local data, synthetic data. A mix with β = 1 is the first alone,
+ * one with β = 0 the second. */
+bool meed_sharing_takes_local(enum meed_share_rule rule, double share_mix);
+bool meed_sharing_takes_synthetic(enum meed_share_rule rule, double share_mix);
+/* FORMAT says which fields of the plan contradict each other. */
+MEED_MUST_CHECK enum meed_status meed_sharing_check(const struct meed_msg_plan *plan);
+/* The line for an update of `header` under `plan`. */
+void meed_sharing_line(const struct meed_msg_push_header *header, const struct meed_msg_plan *plan,
+                       char line[MEED_LIMIT_PRIVACY_BYTES]);
+
+MEED_END_C
+#endif
