@@ -206,6 +206,9 @@ static void print_receipt(const struct meed_msg_receipt *receipt)
             receipt->round, states[receipt->state], receipt->phi, receipt->standard_error,
             (long long)receipt->share, (long long)receipt->round_budget,
             (long long)receipt->total_share, why[0] ? ": " : "", why);
+    if (receipt->privacy[0]) {
+        fprintf(stderr, "round %d %s\n", receipt->round, receipt->privacy);
+    }
 }
 
 static void draw_step(struct screen *screen, const struct meed_worker_event *event)

@@ -92,6 +92,9 @@ static void print_round(const char *body, size_t size)
             meed_verdict_text(line->reason, line->remark, why);
             printf("  %-20s %-9s phi %+.5f ± %.5f %16lld%s%s\n", line->id, words[line->state],
                    line->phi, line->se, (long long)line->share, why[0] ? "  " : "", why);
+            if (line->privacy[0]) {
+                printf("    %s\n", line->privacy);
+            }
         }
     }
     meed_arena_clear(&arena);

@@ -18,12 +18,14 @@
  *                repair), reference (of the operator's own update), each zeros where there is none,
  *                and clients, in id order: id, status, reason (why it is that), remark (what the
  *                screens saw beside, left out where they saw nothing), update (hash), weight, phi,
- *                se, share
+ *                se, share, privacy (what left the client, where an update came; proto/sharing.h
+ *                says which half of it is the client's word)
  *     abandoned  run, round, before, reason
  *     final      run, adapter, totals: id, share
  *
- * Entries of earlier releases have no floor (none was paid) and no remark (a remark stood as the
- * reason unless the valuation had one), the oldest no method, state, merged, reference, weight.
+ * Entries of earlier releases have no floor (none was paid), no privacy and no remark (a remark
+ * stood as the reason unless the valuation had one), the oldest no method, state, merged,
+ * reference, weight.
  *
  * An entry is valid if its hash, its signature, its index and its prev are right and its amounts
  * add up; a ledger is valid if all entries are. Σ shares + retained = budget holds for every round,
@@ -31,7 +33,7 @@
  * nobody was worth more than that. It is checked before an entry is written and again whenever one
  * is read.
  *
- * What is left out, and why: no time and no byte counts, which a restart changes; no public key,
+ * What is left out, and why: no time and no traffic, which a restart changes; no public key,
  * because the key is the reader's own knowledge (the Join reply, ledger.pub) and not the ledger's
  * claim. So the same run gives the same hashes however often it was killed. A torn last line
  * (a crash while appending, never acknowledged) is cut off when the ledger is opened for writing.
@@ -80,6 +82,8 @@ struct meed_ledger_client {
     double phi;
     double se;
     int64_t share;
+    char
+        privacy[MEED_LIMIT_PRIVACY_BYTES]; /* what left the client; "" in entries that do not say */
 };
 
 struct meed_ledger_round {

@@ -115,6 +115,9 @@ static json_t *client_value(const struct meed_ledger_client *client, int *bad)
     *bad |= set(object, "phi", json_real(client->phi));
     *bad |= set(object, "se", json_real(client->se));
     *bad |= set(object, "share", json_integer(client->share));
+    if (client->privacy[0]) {
+        *bad |= set(object, "privacy", json_string(client->privacy));
+    }
     return object;
 }
 
@@ -255,6 +258,10 @@ static enum meed_status read_client(const json_t *object, struct meed_ledger_cli
     MEED_TRY(get_real(object, "phi", &client->phi));
     MEED_TRY(get_real(object, "se", &client->se));
     MEED_TRY(get_integer(object, "share", &client->share));
+    client->privacy[0] = '\0';
+    MEED_TRY(!json_object_get(object, "privacy")
+                 ? MEED_OK
+                 : get_text(object, "privacy", client->privacy, sizeof client->privacy));
     for (int i = MEED_RECEIPT_PAID; i < MEED_RECEIPT_STATE_COUNT; i++) {
         if (strcmp(state, state_names[i]) == 0) {
             client->state = (enum meed_receipt_state)i;

@@ -64,6 +64,9 @@ static json_t *client_entry(struct gather *gather, int32_t round,
     gather->bad |= json_object_set_new(entry, "status", json_string(state_word(client->state)));
     gather->bad |= json_object_set_new(entry, "reason", json_string(client->reason));
     gather->bad |= json_object_set_new(entry, "remark", json_string(client->remark));
+    if (client->privacy[0]) {
+        gather->bad |= json_object_set_new(entry, "privacy", json_string(client->privacy));
+    }
     if (meed_store_find_update(gather->source->store, round, client->id, &update) == MEED_OK &&
         isfinite(update.train_loss)) {
         gather->bad |= json_object_set_new(entry, "loss", json_real(update.train_loss));

@@ -6,7 +6,7 @@
  *                          "frozen_ranks", "updates", "bytes_up", "bytes_down"},
  *                "clients": [{"id", "phi", "se", "share", "status", "reason", "remark",
  *                             "score", "weight", "standing", "strikes",
- *                             "loss", "bytes_up", "bytes_down"}]}],
+ *                             "loss", "bytes_up", "bytes_down", "privacy"}]}],
  *    "total": [{"id", "share"}]}
  *
  * `budget` is that of the rounds listed plus those to come; abandoned rounds have "abandoned": true
@@ -14,11 +14,11 @@
  * factors would miss of it, what the cut to the rank kept, and the bytes of all clients. `status`
  * is paid, unpaid, excluded or absent, `reason` says why, `remark` what the screens saw of an
  * update that they let pass; `loss` is the client's own figure and missing where it sent
- * no update, like `score`, the detectors' anomaly score, and `weight`, its p_k in the merge.
- * `standing` is quarantine or probation where the client took part in the round under one, and
- * `strikes` what stands against it after the round; both are missing where nobody is ever
- * quarantined. Numbers of money are integers in the unit of the configuration. The file is replaced
- * as a whole after every round.
+ * no update, like `privacy`, the line of its receipt (proto/sharing.h), `score`, the detectors'
+ * anomaly score, and `weight`, its p_k in the merge. `standing` is quarantine or probation where
+ * the client took part in the round under one, and `strikes` what stands against it after the
+ * round; both are missing where nobody is ever quarantined. Numbers of money are integers in the
+ * unit of the configuration. The file is replaced as a whole after every round.
  */
 #ifndef MEED_SERVER_REPORT_JSON_H
 #define MEED_SERVER_REPORT_JSON_H

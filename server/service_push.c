@@ -12,6 +12,7 @@
 #include <string.h>
 #include "base/log.h"
 #include "proto/chunk.h"
+#include "proto/sharing.h"
 #include "server/control.h"
 #include "server/incoming.h"
 #include "server/service_private.h"
@@ -295,6 +296,7 @@ static enum meed_status commit(struct meed_service *service, struct meed_service
     snprintf(update.client, sizeof update.client, "%s",
              meed_service_client_id(service, upload->client));
     memcpy(update.sha256, header->sha256, MEED_SHA256_BYTES);
+    meed_sharing_line(header, &service->config.terms->plan, update.privacy);
     pthread_mutex_lock(&service->lock);
     MEED_TRY_OUT(judge(service, upload->client, header, true, &event));
     meed_round_step(&service->round, &event, &outcome);

@@ -82,6 +82,7 @@ static enum meed_status fill_receipt(struct meed_service *service, int32_t clien
     snprintf(receipt->client_id, sizeof receipt->client_id, "%s", line->id);
     snprintf(receipt->reason, sizeof receipt->reason, "%s", line->reason);
     snprintf(receipt->remark, sizeof receipt->remark, "%s", line->remark);
+    snprintf(receipt->privacy, sizeof receipt->privacy, "%s", line->privacy);
     receipt->round = round;
     receipt->state = line->state;
     receipt->phi = line->phi;

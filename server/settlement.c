@@ -257,6 +257,7 @@ static enum meed_status fill_clients(const struct meed_settlement_basis *basis,
         int32_t client = meed_registry_find(basis->registry, cohort->names[i]);
         struct meed_ledger_client *line = &entry->clients[client];
         memcpy(line->update_hash, cohort->updates[i].sha256, MEED_SHA256_BYTES);
+        snprintf(line->privacy, sizeof line->privacy, "%s", cohort->updates[i].privacy);
         line->state = MEED_RECEIPT_EXCLUDED;
         line->weight = weights[i];
         bool barred = verdicts[i].verdict == MEED_DEFENCE_EXCLUDE;

@@ -16,6 +16,8 @@ static const char schema[] =
     " bytes INTEGER, samples INTEGER, tokens INTEGER, loss REAL, seconds REAL, retained REAL,"
     " PRIMARY KEY(round, client)) WITHOUT ROWID;"
     "CREATE INDEX IF NOT EXISTS updates_by_hash ON updates(sha256);"
+    "CREATE TABLE IF NOT EXISTS privacy(round INTEGER, client TEXT, line TEXT NOT NULL,"
+    " PRIMARY KEY(round, client)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS stages(round INTEGER, stage TEXT, result BLOB NOT NULL,"
     " PRIMARY KEY(round, stage)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS traffic(round INTEGER, client TEXT, up INTEGER NOT NULL,"
@@ -336,11 +338,25 @@ enum meed_status meed_store_save_progress(struct meed_store *store,
 
 /* ---- updates --------------------------------------------------------------------------------- */
 
+static enum meed_status add_privacy(struct meed_store *store, int32_t round,
+                                    const struct meed_store_update *update)
+{
+    struct query query;
+    bool row = false;
+    enum meed_status st = query_begin(&query, store, "write an update's privacy line",
+                                      "INSERT OR REPLACE INTO privacy VALUES(?, ?, ?)", &row, "itt",
+                                      round, update->client, update->privacy);
+    query_end(&query);
+    return meed_store_note(store, st);
+}
+
+/* The line first: one without its update is replaced when the client sends again. */
 enum meed_status meed_store_add_update(struct meed_store *store, int32_t round,
                                        const struct meed_store_update *update)
 {
     struct query query;
     bool row = false;
+    MEED_TRY(add_privacy(store, round, update));
     enum meed_status st = query_begin(
         &query, store, "accept the update", "INSERT INTO updates VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
         &row, "ithlllddd", round, update->client, update->sha256, update->bytes,
@@ -351,7 +367,9 @@ enum meed_status meed_store_add_update(struct meed_store *store, int32_t round,
     return meed_store_note(store, st);
 }
 
-#define UPDATE_COLUMNS "client, sha256, bytes, samples, tokens, loss, seconds, retained"
+#define UPDATE_SELECT                                                                              \
+    "SELECT client, sha256, bytes, samples, tokens, loss, seconds, retained, line FROM updates "   \
+    "LEFT JOIN privacy USING (round, client) WHERE round = ?"
 
 static enum meed_status read_update(struct query *query, struct meed_store_update *update)
 {
@@ -364,6 +382,8 @@ static enum meed_status read_update(struct query *query, struct meed_store_updat
     update->train_loss = sqlite3_column_double(statement, 5);
     update->train_seconds = sqlite3_column_double(statement, 6);
     update->retained_energy = sqlite3_column_double(statement, 7);
+    const unsigned char *line = sqlite3_column_text(statement, 8);
+    snprintf(update->privacy, sizeof update->privacy, "%s", line ? (const char *)line : "");
     return copy_hash(query, 1, update->sha256);
 }
 
@@ -373,10 +393,8 @@ enum meed_status meed_store_find_update(struct meed_store *store, int32_t round,
     struct query query;
     bool row = false;
     struct meed_store_update read;
-    enum meed_status st =
-        query_begin(&query, store, "find an update",
-                    "SELECT " UPDATE_COLUMNS " FROM updates WHERE round = ? AND client = ?", &row,
-                    "it", round, client);
+    enum meed_status st = query_begin(&query, store, "find an update",
+                                      UPDATE_SELECT " AND client = ?", &row, "it", round, client);
     if (st == MEED_OK && !row) {
         st = MEED_FAIL(MEED_NOT_FOUND, "%s has no update in round %d", client, round);
     } else if (st == MEED_OK) {
@@ -413,9 +431,8 @@ enum meed_status meed_store_list_updates(struct meed_store *store, int32_t round
     struct query query;
     bool row = false;
     int32_t read = 0;
-    enum meed_status st = query_begin(
-        &query, store, "list the updates",
-        "SELECT " UPDATE_COLUMNS " FROM updates WHERE round = ? ORDER BY client", &row, "i", round);
+    enum meed_status st = query_begin(&query, store, "list the updates",
+                                      UPDATE_SELECT " ORDER BY client", &row, "i", round);
     while (st == MEED_OK && row && read < room) {
         st = read_update(&query, &list[read++]);
         if (st == MEED_OK) {

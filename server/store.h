@@ -4,6 +4,8 @@
  *     meta(key, value)                       run id, config hash
  *     progress(one row)                      round, phase, present adapter
  *     updates(round, client, sha256, …)      the accepted updates, one a client and round
+ *     privacy(round, client, line)           what left the client, as receipts tell it; not there
+ *                                            in folders of earlier releases
  *     stages(round, stage, result)           what screening, valuation … found
  *     traffic(round, client, up, down)       message bytes, for reports
  *   blobs/<2 hex>/<hex>    adapters and updates, named by SHA-256; temp, fsync, rename
@@ -87,6 +89,7 @@ struct meed_store_update {
     double train_loss;
     double train_seconds;
     double retained_energy;
+    char privacy[MEED_LIMIT_PRIVACY_BYTES]; /* "" where an earlier release took the update */
 };
 /* The row; its blob must be there. STATE if the client has one for this round. */
 MEED_MUST_CHECK enum meed_status meed_store_add_update(struct meed_store *store, int32_t round,

@@ -52,6 +52,8 @@ static void federation_runs_three_rounds(void **state)
             assert_int_equal(receipt.round_budget, round == 3 ? 334 : 333);
             assert_true(receipt.bytes_up > 0 && receipt.bytes_down > 0);
             assert_int_equal(receipt.axis_count, 1);
+            assert_non_null(strstr(receipt.privacy, "shared: all, trained on the client's data (as "
+                                                    "declared); rank "));
             if (i == 3) {
                 assert_int_equal(receipt.state, MEED_RECEIPT_UNPAID);
                 assert_true(receipt.phi == 0.0 && receipt.share == 0);

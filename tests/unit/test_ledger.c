@@ -63,6 +63,7 @@ static struct meed_ledger_round round_entry(int32_t round)
     }
     snprintf(clients[1].reason, sizeof clients[1].reason, "no gain");
     snprintf(clients[1].remark, sizeof clients[1].remark, "norm 3.1 × the median");
+    snprintf(clients[1].privacy, sizeof clients[1].privacy, "shared: none");
     struct meed_ledger_round entry = {.run_id = "run",
                                       .round = round,
                                       .budget = 600,
@@ -124,6 +125,10 @@ static void ledger_reads_back_what_was_written(void **state)
     assert_int_equal(entry.client_count, 3);
     assert_memory_equal(&entry.clients[1], &wrote.clients[1], sizeof wrote.clients[1]);
     assert_true(entry.value_full == wrote.value_full);
+    const char *line = strstr(body.data, "\"privacy\":\"shared: none\"");
+    assert_non_null(line); /* of one client; the others' entries read as ever */
+    assert_null(strstr(line + 1, "\"privacy\""));
+    assert_true(strstr(body.data, "\"privacy\"") == line && !entry.clients[0].privacy[0]);
     assert_int_equal(meed_ledger_read(ledger, 3, &place, &body), MEED_NOT_FOUND);
     struct meed_ledger_total totals[] = {{"anna", 200}, {"ben", 400}};
     assert_int_equal(meed_ledger_append_final(ledger, "run", place.hash, totals, 2), MEED_OK);

@@ -67,6 +67,7 @@ static void store_reads_back(void **state)
     assert_int_equal(meed_store_load_progress(store, &read), MEED_NOT_FOUND);
     assert_int_equal(meed_store_save_progress(store, &progress), MEED_OK);
     struct meed_store_update ben = update_of("ben", 2), anna = update_of("anna", 1), found;
+    snprintf(anna.privacy, sizeof anna.privacy, "shared: none");
     assert_int_equal(meed_store_add_update(store, 1, &ben), MEED_OK);
     assert_int_equal(meed_store_add_update(store, 1, &anna), MEED_OK);
     assert_int_equal(meed_store_add_update(store, 1, &anna), MEED_STATE);
@@ -91,6 +92,8 @@ static void store_reads_back(void **state)
     assert_true(list[1].train_loss == 1.5);
     assert_int_equal(meed_store_find_update(store, 2, "anna", &found), MEED_NOT_FOUND);
     assert_int_equal(meed_store_find_update(store, 1, "anna", &found), MEED_OK);
+    assert_string_equal(found.privacy, "shared: none");
+    assert_string_equal(list[1].privacy, "");
     bool seen = true;
     assert_int_equal(meed_store_seen_before(store, 1, anna.sha256, &seen), MEED_OK);
     assert_false(seen);
