@@ -81,3 +81,17 @@ enum meed_status meed_adapter_split(const struct meed_adapter *whole, int64_t fr
     *rest = second;
     return MEED_OK;
 }
+
+enum meed_status meed_adapter_join(const struct meed_adapter *whole,
+                                   const struct meed_adapter *trained, struct meed_adapter **joined)
+{
+    if (trained->module_count != whole->module_count) {
+        return MEED_FAIL(MEED_FORMAT, "the trained part has %d modules, the adapter %d",
+                         trained->module_count, whole->module_count);
+    }
+    MEED_TRY(meed_adapter_clone(whole, joined));
+    for (int32_t m = 0; m < whole->module_count; m++) {
+        meed_adapter_module_put(&(*joined)->modules[m], 0, &trained->modules[m]);
+    }
+    return MEED_OK;
+}

@@ -20,6 +20,10 @@ bool meed_adapter_has_rest(const struct meed_adapter *whole, int64_t front);
 MEED_MUST_CHECK enum meed_status meed_adapter_split(const struct meed_adapter *whole, int64_t front,
                                                     struct meed_adapter **trained,
                                                     struct meed_adapter **rest);
+/* The whole with the trained part in place of its first ranks. */
+MEED_MUST_CHECK enum meed_status meed_adapter_join(const struct meed_adapter *whole,
+                                                   const struct meed_adapter *trained,
+                                                   struct meed_adapter **joined);
 /* Ranks [at, at + part's r) of the whole's module become those of the part. */
 void meed_adapter_module_put(struct meed_adapter_module *whole, int64_t at,
                              const struct meed_adapter_module *part);

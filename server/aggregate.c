@@ -210,8 +210,8 @@ struct job {
     bool stack_global;
     struct meed_adapter *fresh; /* where the strategy restarts */
     struct meed_adapter *out;
-    struct meed_aggregate_energy *energies; /* [module_count] */
-    enum meed_status *statuses;             /* [module_count] */
+    struct meed_low_rank_energy *energies; /* [module_count] */
+    enum meed_status *statuses;            /* [module_count] */
 };
 
 static enum meed_status run_module(const struct job *job, int64_t at)
@@ -351,7 +351,7 @@ static enum meed_status make_out(struct job *job, const struct meed_adapter *glo
 
 static void sum_up(const struct job *job, struct meed_aggregate_report *report)
 {
-    struct meed_aggregate_energy sum = {0.0, 0.0, 0.0, 0.0};
+    struct meed_low_rank_energy sum = {0.0, 0.0, 0.0, 0.0};
     for (int32_t at = 0; at < job->out->module_count; at++) {
         sum.update += job->energies[at].update;
         sum.full += job->energies[at].full;

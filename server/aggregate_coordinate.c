@@ -178,13 +178,13 @@ static void find_subspace(const float *target, int64_t n, int64_t k, int64_t l,
  */
 
 static enum meed_status cut_target(const struct meed_aggregate_module *module, const float *target,
-                                   struct meed_aggregate_energy *energy)
+                                   struct meed_low_rank_energy *energy)
 {
     struct meed_adapter_module *out = module->out;
     enum meed_status st = MEED_OK;
     int64_t l = MEED_MIN(module->rank + OVERSAMPLE, MEED_MIN(out->n, out->k));
     const double one = 1.0, scale = (double)out->scale;
-    struct meed_aggregate_energy found;
+    struct meed_low_rank_energy found;
     struct meed_rng rng = meed_rng_stream(1, "aggregate subspace", module->place);
     double *left = meed_heap_alloc((size_t)(l * out->n), sizeof *left);
     double *right = meed_heap_alloc((size_t)(l * out->k), sizeof *right);
@@ -193,17 +193,17 @@ static enum meed_status cut_target(const struct meed_aggregate_module *module, c
         goto out;
     }
     find_subspace(target, out->n, out->k, l, &rng, left, right);
-    struct meed_aggregate_stack stack = {.n = out->n,
-                                         .k = out->k,
-                                         .r = l,
-                                         .keep = module->rank,
-                                         .slots = 1,
-                                         .scale = scale,
-                                         .gates = &one,
-                                         .scales = &one,
-                                         .b = left,
-                                         .a = right};
-    MEED_TRY_OUT(meed_aggregate_svd_module(&stack, module->inputs[0]->a, out->b, out->a, &found));
+    struct meed_low_rank_stack stack = {.n = out->n,
+                                        .k = out->k,
+                                        .r = l,
+                                        .keep = module->rank,
+                                        .slots = 1,
+                                        .scale = scale,
+                                        .gates = &one,
+                                        .scales = &one,
+                                        .b = left,
+                                        .a = right};
+    MEED_TRY_OUT(meed_low_rank_cut(&stack, module->inputs[0]->a, out->b, out->a, &found));
     energy->kept = found.kept;
 out:
     meed_heap_free(left);
@@ -212,7 +212,7 @@ out:
 }
 
 enum meed_status meed_aggregate_merge_coordinate(const struct meed_aggregate_module *module,
-                                                 struct meed_aggregate_energy *energy)
+                                                 struct meed_low_rank_energy *energy)
 {
     int64_t count = module->out->n * module->out->k;
     float *target = meed_heap_alloc((size_t)count, sizeof *target);

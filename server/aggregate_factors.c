@@ -13,7 +13,7 @@
  */
 
 static void fill_stack(const struct meed_aggregate_module *module,
-                       struct meed_aggregate_stack *stack, double *scales)
+                       struct meed_low_rank_stack *stack, double *scales)
 {
     for (int32_t slot = 0; slot < module->slots; slot++) {
         const struct meed_adapter_module *from = module->inputs[slot];
@@ -33,7 +33,7 @@ static void fill_stack(const struct meed_aggregate_module *module,
 
 /* Energies of the trained ranks; the cut to them too if b and a are given. */
 static enum meed_status run_stack(const struct meed_aggregate_module *module, float *b, float *a,
-                                  struct meed_aggregate_energy *energy)
+                                  struct meed_low_rank_energy *energy)
 {
     const struct meed_adapter_module *global = module->inputs[0];
     size_t rows = (size_t)module->slots * (size_t)module->rank;
@@ -45,18 +45,18 @@ static enum meed_status run_stack(const struct meed_aggregate_module *module, fl
         st = MEED_NOMEM;
         goto out;
     }
-    struct meed_aggregate_stack stack = {.n = global->n,
-                                         .k = global->k,
-                                         .r = module->rank,
-                                         .keep = module->rank,
-                                         .slots = module->slots,
-                                         .scale = (double)global->scale,
-                                         .gates = module->gates,
-                                         .scales = scales,
-                                         .b = stack_b,
-                                         .a = stack_a};
+    struct meed_low_rank_stack stack = {.n = global->n,
+                                        .k = global->k,
+                                        .r = module->rank,
+                                        .keep = module->rank,
+                                        .slots = module->slots,
+                                        .scale = (double)global->scale,
+                                        .gates = module->gates,
+                                        .scales = scales,
+                                        .b = stack_b,
+                                        .a = stack_a};
     fill_stack(module, &stack, scales);
-    st = meed_aggregate_svd_module(&stack, global->a, b, a, energy);
+    st = meed_low_rank_cut(&stack, global->a, b, a, energy);
 out:
     meed_heap_free(stack_b);
     meed_heap_free(stack_a);
@@ -65,13 +65,13 @@ out:
 }
 
 enum meed_status meed_aggregate_measure(const struct meed_aggregate_module *module,
-                                        struct meed_aggregate_energy *energy)
+                                        struct meed_low_rank_energy *energy)
 {
     return run_stack(module, NULL, NULL, energy);
 }
 
 enum meed_status meed_aggregate_merge_cut(const struct meed_aggregate_module *module,
-                                          struct meed_aggregate_energy *energy)
+                                          struct meed_low_rank_energy *energy)
 {
     return run_stack(module, module->out->b, module->out->a, energy);
 }
@@ -107,7 +107,7 @@ static void write_means(const struct meed_aggregate_module *module)
 }
 
 enum meed_status meed_aggregate_merge_mean(const struct meed_aggregate_module *module,
-                                           struct meed_aggregate_energy *energy)
+                                           struct meed_low_rank_energy *energy)
 {
     write_means(module);
     MEED_TRY(meed_aggregate_measure(module, energy));
@@ -172,25 +172,25 @@ static void rest_next(struct rest *rest, const struct meed_aggregate_module *mod
 }
 
 static enum meed_status rest_cut(struct rest *rest, struct meed_adapter_module *part,
-                                 struct meed_aggregate_energy *energy)
+                                 struct meed_low_rank_energy *energy)
 {
     const double one = 1.0, scale = (double)part->scale;
-    struct meed_aggregate_energy cut;
-    struct meed_aggregate_stack stack = {.n = part->n,
-                                         .k = part->k,
-                                         .r = rest->cols,
-                                         .keep = part->r,
-                                         .slots = 1,
-                                         .scale = scale,
-                                         .gates = &one,
-                                         .scales = &scale,
-                                         .b = rest->b,
-                                         .a = rest->a};
+    struct meed_low_rank_energy cut;
+    struct meed_low_rank_stack stack = {.n = part->n,
+                                        .k = part->k,
+                                        .r = rest->cols,
+                                        .keep = part->r,
+                                        .slots = 1,
+                                        .scale = scale,
+                                        .gates = &one,
+                                        .scales = &scale,
+                                        .b = rest->b,
+                                        .a = rest->a};
     float *fallback = meed_heap_alloc((size_t)(part->r * part->k), sizeof *fallback);
     if (!fallback) {
         return MEED_NOMEM;
     }
-    enum meed_status st = meed_aggregate_svd_module(&stack, fallback, part->b, part->a, &cut);
+    enum meed_status st = meed_low_rank_cut(&stack, fallback, part->b, part->a, &cut);
     meed_heap_free(fallback);
     energy->full = cut.full;
     energy->kept = cut.kept;
@@ -199,7 +199,7 @@ static enum meed_status rest_cut(struct rest *rest, struct meed_adapter_module *
 
 /* Writes them behind the trained ranks of out, cut to the room there. */
 static enum meed_status rest_write(struct rest *rest, const struct meed_aggregate_module *module,
-                                   struct meed_aggregate_energy *energy)
+                                   struct meed_low_rank_energy *energy)
 {
     struct meed_adapter_module *out = module->out, part = *out;
     enum meed_status st = MEED_OK;
@@ -250,7 +250,7 @@ static void stack_slot(struct rest *rest, const struct meed_aggregate_module *mo
 }
 
 enum meed_status meed_aggregate_merge_stack(const struct meed_aggregate_module *module,
-                                            struct meed_aggregate_energy *energy)
+                                            struct meed_low_rank_energy *energy)
 {
     enum meed_status st = MEED_OK;
     struct rest rest = {.b = NULL};
@@ -289,7 +289,7 @@ static void residual_slot(struct rest *rest, const struct meed_aggregate_module 
 }
 
 enum meed_status meed_aggregate_merge_fedex(const struct meed_aggregate_module *module,
-                                            struct meed_aggregate_energy *energy)
+                                            struct meed_low_rank_energy *energy)
 {
     enum meed_status st = MEED_OK;
     struct rest rest = {.b = NULL};

@@ -1,42 +1,16 @@
 /* What the strategy table and the files that work for it share.
  *
- * aggregate.c knows the names and walks the modules; aggregate_svd.c cuts, aggregate_factors.c
+ * aggregate.c knows the names and walks the modules; engine/low_rank.c cuts, aggregate_factors.c
  * averages and stacks, aggregate_coordinate.c orders coordinates, aggregate_robust.c turns weights.
  * Each works on one module, or on weights, and knows nothing of the rest.
  */
 #ifndef MEED_SERVER_AGGREGATE_PARTS_H
 #define MEED_SERVER_AGGREGATE_PARTS_H
 
+#include "engine/low_rank.h"
 #include "server/aggregate.h"
 
 MEED_BEGIN_C
-
-/* One module's stack, fp64: what QR and SVD work on. */
-struct meed_aggregate_stack {
-    int64_t n, k, r;      /* of the module; r ranks a slot */
-    int64_t keep;         /* ranks of the result */
-    int32_t slots;        /* global first, then the clients with weight */
-    double scale;         /* s of the result */
-    const double *gates;  /* [slots] g_0, p_1 … */
-    const double *scales; /* [slots] s of each */
-    double *b;            /* [slots·r columns of N], column by column */
-    double *a;            /* [slots·r rows of K] */
-};
-
-struct meed_aggregate_energy {
-    double update; /* squared Frobenius norms */
-    double full;
-    double kept;
-    double fedit;
-};
-
-/* Exact core of the stack by QR; fills energy and, if b and a are not NULL, the cut to rank keep:
- * b [N, keep], a [keep, K], fp32 row-major. Destroys the stack's arrays. fallback_a [keep, K]
- * serves directions that do not exist (keep > min(N, K)). */
-MEED_MUST_CHECK enum meed_status meed_aggregate_svd_module(struct meed_aggregate_stack *stack,
-                                                           const float *fallback_a, float *b,
-                                                           float *a,
-                                                           struct meed_aggregate_energy *energy);
 
 /* One module of all slots: what a merge reads and where it writes. */
 struct meed_aggregate_module {
@@ -51,30 +25,30 @@ struct meed_aggregate_module {
     struct meed_adapter_module *out;
 };
 typedef enum meed_status (*meed_aggregate_merge_fn)(const struct meed_aggregate_module *module,
-                                                    struct meed_aggregate_energy *energy);
+                                                    struct meed_low_rank_energy *energy);
 /* Energies of the trained ranks, nothing written. */
 MEED_MUST_CHECK enum meed_status meed_aggregate_measure(const struct meed_aggregate_module *module,
-                                                        struct meed_aggregate_energy *energy);
+                                                        struct meed_low_rank_energy *energy);
 /* aggregate_factors.c; `out` has the ranks that meed_aggregate_frozen_after says. */
 MEED_MUST_CHECK enum meed_status
 meed_aggregate_merge_cut(const struct meed_aggregate_module *module,
-                         struct meed_aggregate_energy *energy);
+                         struct meed_low_rank_energy *energy);
 MEED_MUST_CHECK enum meed_status
 meed_aggregate_merge_mean(const struct meed_aggregate_module *module,
-                          struct meed_aggregate_energy *energy);
+                          struct meed_low_rank_energy *energy);
 MEED_MUST_CHECK enum meed_status
 meed_aggregate_merge_stack(const struct meed_aggregate_module *module,
-                           struct meed_aggregate_energy *energy);
+                           struct meed_low_rank_energy *energy);
 MEED_MUST_CHECK enum meed_status
 meed_aggregate_merge_fedex(const struct meed_aggregate_module *module,
-                           struct meed_aggregate_energy *energy);
+                           struct meed_low_rank_energy *energy);
 /* Ranks beside the trained ones when `added` join a module's `frozen`. */
 int64_t meed_aggregate_frozen_after(const struct meed_adapter_module *module, int64_t frozen,
                                     int64_t added, int64_t cap);
 /* aggregate_coordinate.c: here gates[slot] weighs ΔW of slot ≥ 1, and all candidates are slots. */
 MEED_MUST_CHECK enum meed_status
 meed_aggregate_merge_coordinate(const struct meed_aggregate_module *module,
-                                struct meed_aggregate_energy *energy);
+                                struct meed_low_rank_energy *energy);
 
 /* Turns p [count] into the weights q [count] that svd merges with (aggregate_robust.c). */
 struct meed_aggregate_weigh {

@@ -1,8 +1,10 @@
 /* See dense_update.h. */
 #include "tests/support/dense_update.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "base/rng.h"
 #include "proto/message.h"
 
@@ -55,6 +57,75 @@ double dense_dot(const double *x, const double *y, int64_t count)
         sum += x[i] * y[i];
     }
     return sum;
+}
+
+static void turn(double *x, int64_t rows, int64_t cols, int64_t p, int64_t q, double c, double s)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        double left = x[i * cols + p], right = x[i * cols + q];
+        x[i * cols + p] = c * left - s * right;
+        x[i * cols + q] = s * left + c * right;
+    }
+}
+
+void dense_decompose(double *x, int64_t rows, int64_t cols, double *v)
+{
+    for (int64_t i = 0; v && i < cols * cols; i++) {
+        v[i] = i % (cols + 1) == 0 ? 1.0 : 0.0;
+    }
+    for (int sweep = 0; sweep < 60; sweep++) {
+        for (int64_t p = 0; p < cols; p++) {
+            for (int64_t q = p + 1; q < cols; q++) {
+                double pp = 0, qq = 0, pq = 0;
+                for (int64_t i = 0; i < rows; i++) {
+                    pp += x[i * cols + p] * x[i * cols + p];
+                    qq += x[i * cols + q] * x[i * cols + q];
+                    pq += x[i * cols + p] * x[i * cols + q];
+                }
+                if (fabs(pq) <= 1e-16 * sqrt(pp * qq) || pq == 0.0) {
+                    continue;
+                }
+                double zeta = (qq - pp) / (2 * pq);
+                double t = (zeta >= 0 ? 1 : -1) / (fabs(zeta) + sqrt(1 + zeta * zeta));
+                double c = 1 / sqrt(1 + t * t);
+                turn(x, rows, cols, p, q, c, c * t);
+                if (v) {
+                    turn(v, cols, cols, p, q, c, c * t);
+                }
+            }
+        }
+    }
+}
+
+void dense_cut(double *x, int64_t rows, int64_t cols, int64_t rank)
+{
+    double *v = calloc((size_t)(cols * cols + rows * cols), sizeof *v);
+    if (!v) {
+        abort();
+    }
+    double *turned = v + cols * cols;
+    memcpy(turned, x, (size_t)(rows * cols) * sizeof *x);
+    dense_decompose(turned, rows, cols, v);
+    memset(x, 0, (size_t)(rows * cols) * sizeof *x);
+    for (int64_t found = 0; found < rank && found < cols; found++) {
+        int64_t longest = 0;
+        double most = -1.0;
+        for (int64_t p = 0; p < cols; p++) {
+            double size = 0.0;
+            for (int64_t i = 0; i < rows; i++) {
+                size += turned[i * cols + p] * turned[i * cols + p];
+            }
+            longest = size > most ? p : longest;
+            most = size > most ? size : most;
+        }
+        for (int64_t i = 0; i < rows; i++) {
+            for (int64_t j = 0; j < cols; j++) {
+                x[i * cols + j] += turned[i * cols + longest] * v[j * cols + longest];
+            }
+            turned[i * cols + longest] = 0.0;
+        }
+    }
+    free(v);
 }
 
 struct meed_model_config dense_model(void)

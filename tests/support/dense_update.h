@@ -11,6 +11,11 @@ void dense_add(const struct meed_adapter *adapter, double weight, double *dense)
 /* heap, zero; aborts without memory. */
 double *dense_new(const struct meed_adapter *adapter);
 double dense_dot(const double *x, const double *y, int64_t count);
+/* One-sided Jacobi: x [rows, cols] becomes x·V with orthogonal columns (its singular values are
+ * their lengths) and v, unless NULL, V [cols, cols]. */
+void dense_decompose(double *x, int64_t rows, int64_t cols, double *v);
+/* x [rows, cols] becomes its nearest matrix of rank `rank`. */
+void dense_cut(double *x, int64_t rows, int64_t cols, int64_t rank);
 
 /* Hidden 12, ffn 20, 2 layers: q is 16 × 12, up 20 × 12. */
 struct meed_model_config dense_model(void);

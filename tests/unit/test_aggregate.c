@@ -15,6 +15,7 @@
 #include <string.h>
 #include "base/rng.h"
 #include "server/aggregate.h"
+#include "tests/support/dense_update.h"
 
 static struct meed_model_config model;
 
@@ -72,32 +73,10 @@ static double norm2(const double *x, int64_t count)
     return sum;
 }
 
-/* Squared singular values of x [rows, cols] by one-sided Jacobi, descending. Destroys x. */
+/* Squared singular values of x [rows, cols], descending. Destroys x. */
 static void singular_squares(double *x, int64_t rows, int64_t cols, double *squares)
 {
-    for (int sweep = 0; sweep < 60; sweep++) {
-        for (int64_t p = 0; p < cols; p++) {
-            for (int64_t q = p + 1; q < cols; q++) {
-                double pp = 0, qq = 0, pq = 0;
-                for (int64_t i = 0; i < rows; i++) {
-                    pp += x[i * cols + p] * x[i * cols + p];
-                    qq += x[i * cols + q] * x[i * cols + q];
-                    pq += x[i * cols + p] * x[i * cols + q];
-                }
-                if (fabs(pq) <= 1e-16 * sqrt(pp * qq) || pq == 0.0) {
-                    continue;
-                }
-                double zeta = (qq - pp) / (2 * pq);
-                double t = (zeta >= 0 ? 1 : -1) / (fabs(zeta) + sqrt(1 + zeta * zeta));
-                double c = 1 / sqrt(1 + t * t), s = c * t;
-                for (int64_t i = 0; i < rows; i++) {
-                    double left = x[i * cols + p], right = x[i * cols + q];
-                    x[i * cols + p] = c * left - s * right;
-                    x[i * cols + q] = s * left + c * right;
-                }
-            }
-        }
-    }
+    dense_decompose(x, rows, cols, NULL);
     for (int64_t p = 0; p < cols; p++) {
         squares[p] = 0;
         for (int64_t i = 0; i < rows; i++) {

@@ -5,8 +5,8 @@
  *     R_B D R_Aᵀ = U Σ Vᵀ                        (m_B × m_A)
  *     b = Q_B U_r √(Σ_r/s),  a = √(Σ_r/s) V_rᵀ Q_Aᵀ
  *
- * Q_B and Q_A have orthonormal columns, so every Frobenius norm that the report wants is the norm
- * of a core with another matrix in place of D. Each singular pair is given the sign that makes the
+ * Q_B and Q_A have orthonormal columns, so every Frobenius norm that is wanted is the norm of a
+ * core with another matrix in place of D. Each singular pair is given the sign that makes the
  * largest entry of its column of b positive (the first of equals): SVD leaves it open, ours does
  * not.
  *
@@ -18,7 +18,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <lapacke.h>
-#include "server/aggregate_parts.h"
+#include "engine/low_rank.h"
 
 /* Below this fraction of the largest, a singular value is rounding: fp32 factors carry 24 bits. */
 static const double zero_ratio = 1e-9;
@@ -94,7 +94,7 @@ static double norm_squared(const double *values, int64_t count)
 }
 
 /* mean [m × r] = Σ over slots of gate·(that slot's columns of the R factor): Q·mean is the mean. */
-static void mean_columns(const struct meed_aggregate_stack *stack, const struct side *side,
+static void mean_columns(const struct meed_low_rank_stack *stack, const struct side *side,
                          double *mean)
 {
     memset(mean, 0, (size_t)side->m * (size_t)stack->r * sizeof *mean);
@@ -109,7 +109,7 @@ static void mean_columns(const struct meed_aggregate_stack *stack, const struct 
 }
 
 /* ‖S − s·mean(B)·mean(A)‖² from the core of S, which is overwritten. */
-static enum meed_status fedit_energy(const struct meed_aggregate_stack *stack, const struct side *b,
+static enum meed_status fedit_energy(const struct meed_low_rank_stack *stack, const struct side *b,
                                      const struct side *a, double *core, double *energy)
 {
     enum meed_status st = MEED_OK;
@@ -137,9 +137,9 @@ out:
 }
 
 /* Energies; leaves the core of S in `core` (fedit works on the copy in `spare`). */
-static enum meed_status measure(const struct meed_aggregate_stack *stack, const struct side *b,
+static enum meed_status measure(const struct meed_low_rank_stack *stack, const struct side *b,
                                 const struct side *a, double *d, double *core, double *spare,
-                                struct meed_aggregate_energy *energy)
+                                struct meed_low_rank_energy *energy)
 {
     int64_t count = (int64_t)b->m * a->m;
     for (int64_t i = 0; i < b->cols; i++) {
@@ -180,7 +180,7 @@ static double sign_of_largest(const double *values, int64_t count)
 }
 
 /* u [m_B × q], vt [q × m_A], sigma [q]: columns j < keep of the result. */
-static enum meed_status write_factors(const struct meed_aggregate_stack *stack,
+static enum meed_status write_factors(const struct meed_low_rank_stack *stack,
                                       const struct side *side_b, const struct side *side_a,
                                       const double *u, const double *vt, const double *sigma,
                                       const float *fallback_a, float *b, float *a)
@@ -219,9 +219,9 @@ out:
     return st;
 }
 
-static enum meed_status cut(const struct meed_aggregate_stack *stack, const struct side *side_b,
+static enum meed_status cut(const struct meed_low_rank_stack *stack, const struct side *side_b,
                             const struct side *side_a, double *core, const float *fallback_a,
-                            float *b, float *a, struct meed_aggregate_energy *energy)
+                            float *b, float *a, struct meed_low_rank_energy *energy)
 {
     enum meed_status st = MEED_OK;
     lapack_int found = MEED_MIN(side_b->m, side_a->m);
@@ -246,9 +246,8 @@ out:
     return st;
 }
 
-enum meed_status meed_aggregate_svd_module(struct meed_aggregate_stack *stack,
-                                           const float *fallback_a, float *b, float *a,
-                                           struct meed_aggregate_energy *energy)
+enum meed_status meed_low_rank_cut(struct meed_low_rank_stack *stack, const float *fallback_a,
+                                   float *b, float *a, struct meed_low_rank_energy *energy)
 {
     pthread_once(&blas_once, blas_to_one_thread);
     enum meed_status st = MEED_OK;
@@ -278,5 +277,185 @@ out:
     meed_heap_free(d);
     meed_heap_free(core);
     meed_heap_free(spare);
+    return st;
+}
+
+/* ---- coordinates ------------------------------------------------------------------------------
+ */
+
+static const double gauge_condition = 100.0;
+
+/* All [r, r] row-major; x = left·diag(sigma)·right_t after decompose, which destroys x. LAPACK
+ * works on columns, so it is given xᵀ, and left and right change places. */
+struct gauge {
+    int64_t r;
+    double *x, *left, *right_t;
+    double *for_b, *for_a; /* b ← b·for_b, a ← for_a·a */
+    double *sigma, *line, *sizes;
+};
+
+static enum meed_status gauge_init(struct gauge *gauge, int64_t r)
+{
+    double *block = meed_heap_alloc((size_t)(5 * r * r + 3 * r), sizeof *block);
+    if (!block) {
+        return MEED_NOMEM;
+    }
+    *gauge = (struct gauge){.r = r,
+                            .x = block,
+                            .left = block + r * r,
+                            .right_t = block + 2 * r * r,
+                            .for_b = block + 3 * r * r,
+                            .for_a = block + 4 * r * r,
+                            .sigma = block + 5 * r * r,
+                            .line = block + 5 * r * r + r,
+                            .sizes = block + 5 * r * r + 2 * r};
+    return MEED_OK;
+}
+
+static enum meed_status decompose(struct gauge *gauge)
+{
+    lapack_int r = (lapack_int)gauge->r;
+    return LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'S', r, r, gauge->x, r, gauge->sigma, gauge->right_t, r,
+                          gauge->left, r) == 0
+               ? MEED_OK
+               : MEED_FAIL(MEED_NUMERIC, "the SVD of a change of coordinates did not converge");
+}
+
+/* x [r, r] += p·qᵀ of the rows of p and q [r, k]. */
+static void add_row_products(const float *p, const float *q, int64_t k, struct gauge *gauge)
+{
+    for (int64_t i = 0; i < gauge->r; i++) {
+        for (int64_t j = 0; j < gauge->r; j++) {
+            double sum = 0.0;
+            for (int64_t col = 0; col < k; col++) {
+                sum += (double)p[i * k + col] * (double)q[j * k + col];
+            }
+            gauge->x[i * gauge->r + j] += sum;
+        }
+    }
+}
+
+/* With unit rows V of a and G = a_near·Vᵀ: a″ = G·V and b″ = b·diag(‖a_i‖)·G⁻¹. */
+static void project(struct gauge *gauge)
+{
+    int64_t r = gauge->r;
+    for (int64_t i = 0; i < r; i++) {
+        for (int64_t j = 0; j < r; j++) {
+            double sum = 0.0;
+            for (int64_t p = 0; p < r; p++) {
+                sum += gauge->right_t[p * r + i] / gauge->sigma[p] * gauge->left[j * r + p];
+            }
+            gauge->for_b[i * r + j] = gauge->sizes[i] * sum;
+        }
+    }
+}
+
+/* Q = left·right_t: b″ = b·Q, a″ = Qᵀ·a (Schönemann 1966). */
+static void rotate(struct gauge *gauge)
+{
+    int64_t r = gauge->r;
+    for (int64_t i = 0; i < r; i++) {
+        for (int64_t j = 0; j < r; j++) {
+            double sum = 0.0;
+            for (int64_t p = 0; p < r; p++) {
+                sum += gauge->left[i * r + p] * gauge->right_t[p * r + j];
+            }
+            gauge->for_b[i * r + j] = sum;
+            gauge->for_a[j * r + i] = sum;
+        }
+    }
+}
+
+static enum meed_status choose(struct gauge *gauge, int64_t n, int64_t k, const float *b_near,
+                               const float *a_near, const float *b, const float *a)
+{
+    int64_t r = gauge->r;
+    add_row_products(a_near, a, k, gauge);
+    for (int64_t i = 0; i < r * r; i++) {
+        int64_t j = i % r;
+        gauge->for_a[i] = gauge->x[i] / (gauge->sizes[j] * gauge->sizes[j]);
+        gauge->x[i] /= gauge->sizes[j];
+    }
+    MEED_TRY(decompose(gauge));
+    if (gauge->sigma[r - 1] * gauge_condition >= gauge->sigma[0] && gauge->sigma[0] > 0.0) {
+        project(gauge);
+        return MEED_OK;
+    }
+    memset(gauge->x, 0, (size_t)(r * r) * sizeof *gauge->x);
+    add_row_products(a, a_near, k, gauge);
+    for (int64_t row = 0; row < n; row++) {
+        for (int64_t i = 0; i < r * r; i++) {
+            gauge->x[i] += (double)b[row * r + i / r] * (double)b_near[row * r + i % r];
+        }
+    }
+    MEED_TRY(decompose(gauge));
+    rotate(gauge);
+    return MEED_OK;
+}
+
+static void apply(struct gauge *gauge, int64_t n, int64_t k, float *b, float *a)
+{
+    int64_t r = gauge->r;
+    double *line = gauge->line;
+    for (int64_t row = 0; row < n; row++) {
+        memset(line, 0, (size_t)r * sizeof *line);
+        for (int64_t i = 0; i < r * r; i++) {
+            line[i % r] += (double)b[row * r + i / r] * gauge->for_b[i];
+        }
+        for (int64_t j = 0; j < r; j++) {
+            b[row * r + j] = (float)line[j];
+        }
+    }
+    for (int64_t col = 0; col < k; col++) {
+        memset(line, 0, (size_t)r * sizeof *line);
+        for (int64_t i = 0; i < r * r; i++) {
+            line[i / r] += gauge->for_a[i] * (double)a[i % r * k + col];
+        }
+        for (int64_t j = 0; j < r; j++) {
+            a[j * k + col] = (float)line[j];
+        }
+    }
+}
+
+/* Directions that the product does not have are taken from the near pair: what the stack held in
+ * them is nobody's business. True if there were any. */
+static bool fill_empty(int64_t n, int64_t k, int64_t r, const float *a_near, const float *b,
+                       float *a)
+{
+    bool any = false;
+    for (int64_t j = 0; j < r; j++) {
+        bool empty = true;
+        for (int64_t row = 0; empty && row < n; row++) {
+            empty = b[row * r + j] == 0.0f;
+        }
+        if (empty) {
+            memcpy(a + j * k, a_near + j * k, (size_t)k * sizeof *a);
+            any = true;
+        }
+    }
+    return any;
+}
+
+enum meed_status meed_low_rank_gauge(int64_t n, int64_t k, int64_t r, const float *b_near,
+                                     const float *a_near, float *b, float *a)
+{
+    pthread_once(&blas_once, blas_to_one_thread);
+    struct gauge gauge = {.r = 0};
+    if (fill_empty(n, k, r, a_near, b, a)) {
+        return MEED_OK;
+    }
+    MEED_TRY(gauge_init(&gauge, r));
+    for (int64_t j = 0; j < r; j++) {
+        double sum = 0.0;
+        for (int64_t col = 0; col < k; col++) {
+            sum += (double)a[j * k + col] * (double)a[j * k + col];
+        }
+        gauge.sizes[j] = sqrt(sum);
+    }
+    enum meed_status st = choose(&gauge, n, k, b_near, a_near, b, a);
+    if (st == MEED_OK) {
+        apply(&gauge, n, k, b, a);
+    }
+    meed_heap_free(gauge.x);
     return st;
 }
