@@ -23,13 +23,22 @@ struct trio {
     struct meed_adapter *global, *first, *second, *out;
 };
 
-/* Branches that have moved by `step` from a global of size 0.2, or from a fresh one with B = 0. */
-static struct trio trio_new(double step, bool fresh)
+/* From where the branches start: anywhere; from B = 0; from an A with two rows that are nearly the
+ * same, whose coordinates nothing can be near. */
+enum start { PLAIN, FRESH, BENT, STARTS };
+
+/* Branches that have moved by `step` from a global of size 0.2. */
+static struct trio trio_new(double step, enum start start)
 {
     struct trio trio = {.global = dense_adapter(RANK, 1, 0.2, false)};
-    for (int32_t m = 0; fresh && m < trio.global->module_count; m++) {
+    for (int32_t m = 0; m < trio.global->module_count; m++) {
         struct meed_adapter_module *module = &trio.global->modules[m];
-        memset(module->b, 0, (size_t)(module->n * module->r) * sizeof *module->b);
+        if (start == FRESH) {
+            memset(module->b, 0, (size_t)(module->n * module->r) * sizeof *module->b);
+        }
+        for (int64_t k = 0; start == BENT && k < module->k; k++) {
+            module->a[k] = module->a[module->k + k] * (k % 2 ? 1.0001f : 0.9999f);
+        }
     }
     struct meed_adapter **branches[] = {&trio.first, &trio.second};
     for (int i = 0; i < 2; i++) {
@@ -91,9 +100,10 @@ static void adapter_mix_is_the_best_cut(void **state)
 {
     (void)state;
     static const double betas[] = {0.3, 0.5, 0.7}, steps[] = {0.01, 0.2};
-    for (size_t i = 0; i < 2 * MEED_COUNT(betas) * MEED_COUNT(steps); i++) {
+    static const char *const words[STARTS] = {"", " fresh", " bent"};
+    for (size_t i = 0; i < STARTS * MEED_COUNT(betas) * MEED_COUNT(steps); i++) {
         double beta = betas[i % 3], step = steps[i / 3 % 2];
-        struct trio trio = trio_new(step, i >= 6);
+        struct trio trio = trio_new(step, (enum start)(i / 6));
         int64_t count = dense_count(trio.global);
         struct meed_adapter_mix_report report;
         assert_int_equal(
@@ -111,7 +121,7 @@ static void adapter_mix_is_the_best_cut(void **state)
         double *mean = whole(means);
         assert_true(fabs(report.factor_error - distance(mean, exact, count) / moved) <= 1e-6);
         print_message("beta %.1f step %.2f%s: discarded %.2e, factors miss %.2e\n", beta, step,
-                      i >= 6 ? " fresh" : "", report.discarded, report.factor_error);
+                      words[i / 6], report.discarded, report.factor_error);
         free(exact);
         free(best);
         free(got);
@@ -144,8 +154,8 @@ static void other_coordinates(struct meed_adapter *adapter)
 static void adapter_mix_tells_the_product_alone(void **state)
 {
     (void)state;
-    for (int fresh = 0; fresh < 2; fresh++) {
-        struct trio trio = trio_new(0.1, fresh);
+    for (int start = 0; start < STARTS; start++) {
+        struct trio trio = trio_new(0.1, (enum start)start);
         struct meed_adapter *before = NULL;
         struct meed_adapter_mix_report report;
         assert_int_equal(
@@ -174,7 +184,7 @@ static void adapter_mix_tells_the_product_alone(void **state)
 static void adapter_mix_of_nothing_is_nothing(void **state)
 {
     (void)state;
-    struct trio trio = trio_new(0.1, true);
+    struct trio trio = trio_new(0.1, FRESH);
     struct meed_adapter_mix_report report;
     assert_int_equal(
         meed_adapter_mix_product(trio.global, trio.global, trio.global, 0.3, trio.out, &report),
@@ -201,7 +211,7 @@ static double reach(const struct meed_adapter *adapter, const struct meed_adapte
 static void adapter_mix_stays_near(void **state)
 {
     (void)state;
-    struct trio trio = trio_new(0.01, false);
+    struct trio trio = trio_new(0.01, PLAIN);
     struct meed_adapter_mix_report report;
     assert_int_equal(meed_adapter_mix_factors(trio.first, trio.second, 0.5, trio.out), MEED_OK);
     double mean = reach(trio.out, trio.global);
