@@ -253,10 +253,25 @@ static void on_event(void *user, const struct meed_worker_event *event)
         snprintf(screen->title, sizeof screen->title, "round %d", event->round);
         meed_progress_start(&screen->progress, screen->title, "steps", false);
         break;
+    case MEED_WORKER_PHASE:
+        fprintf(stderr, "round %d: %s\n", event->round, event->text);
+        snprintf(screen->title, sizeof screen->title, "%.40s", event->text);
+        meed_progress_start(&screen->progress, screen->title,
+                            strstr(event->text, "examples") ? "examples" : "steps", false);
+        break;
+    case MEED_WORKER_OWN:
+        fprintf(stderr, "own model, which never leaves: %s\n", event->text);
+        break;
     case MEED_WORKER_PUSHED:
         meed_progress_quantity((double)event->bytes, bytes);
         fprintf(stderr, "round %d pushed: loss %.4f, %sB, %.1f %% of the energy, %.1f s\n",
                 event->round, event->loss, bytes, 100.0 * event->retained_ratio, event->seconds);
+        if (event->epsilon > 0.0) {
+            fprintf(stderr,
+                    "round %d: epsilon %.4g at delta %g spent so far, any data of this client "
+                    "against any other\n",
+                    event->round, event->epsilon, event->delta);
+        }
         break;
     case MEED_WORKER_LEFT:
         fprintf(stderr, "round %d goes on without this client: %s\n", event->round, event->text);

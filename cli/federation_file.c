@@ -7,6 +7,7 @@
 #include <string.h>
 #include "base/file.h"
 #include "base/parse.h"
+#include "cli/training_setting.h"
 #include "cli/yaml_schema.h"
 #include "evaluation/payment.h"
 #include "server/aggregate.h"
@@ -14,9 +15,11 @@
 #include "server/weighting.h"
 
 struct raw_synthesis {
-    int64_t *candidates, *keep, *instruction_demos, *response_demos, *retries, *turns;
+    int64_t *candidates, *keep, *instruction_demos, *response_demos, *retries, *turns,
+        *opening_words;
     double *rouge_max, *temperature;
     int *score; /* enum meed_synthetic_score */
+    int *form;  /* enum meed_synthetic_form */
 };
 struct raw_privacy {
     double *clip, *noise, *delta;
@@ -98,6 +101,8 @@ static const cyaml_strval_t scores[] = {{"ifs", MEED_SYNTHETIC_IFS},
                                         {"ppl", MEED_SYNTHETIC_PPL},
                                         {"ifd", MEED_SYNTHETIC_IFD},
                                         {"random", MEED_SYNTHETIC_RANDOM}};
+static const cyaml_strval_t forms[] = {{"dialogue", MEED_SYNTHETIC_DIALOGUE},
+                                       {"tasks", MEED_SYNTHETIC_TASKS}};
 static const cyaml_strval_t value_codecs[] = {{"f32", MEED_VALUE_F32},
                                               {"bf16", MEED_VALUE_BF16},
                                               {"int8", MEED_VALUE_INT8},
@@ -130,6 +135,8 @@ static const cyaml_schema_field_t synthesis_fields[] = {
     OPTIONAL_FLOAT("rouge_max", struct raw_synthesis, rouge_max),
     OPTIONAL_FLOAT("temperature", struct raw_synthesis, temperature),
     OPTIONAL_ENUM("score", struct raw_synthesis, score, scores),
+    OPTIONAL_ENUM("form", struct raw_synthesis, form, forms),
+    OPTIONAL_INT("opening_words", struct raw_synthesis, opening_words),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t privacy_fields[] = {
@@ -376,12 +383,40 @@ static enum meed_status range_check(const char *path, const char *key, double va
         MEED_TRY(range_check(path, key, (target), (min), (max)));                                  \
     } while (0)
 
-/* Fedpit's keys; a plan of another method has none of them, not even defaults. */
+static enum meed_status resolve_synthesis(const char *path, const struct raw_synthesis *raw,
+                                          struct meed_msg_plan *plan)
+{
+    int32_t most = MEED_LIMIT_DEMONSTRATIONS;
+    WHOLE("training.synthesis.candidates", raw->candidates, plan->synthetic_candidates, 1,
+          MEED_LIMIT_SYNTHETIC, plan->synthetic_candidates);
+    WHOLE("training.synthesis.keep", raw->keep, MEED_MAX(plan->synthetic_candidates / 2, 1), 1,
+          plan->synthetic_candidates, plan->synthetic_count);
+    WHOLE("training.synthesis.instruction_demos", raw->instruction_demos, plan->instruction_demos,
+          1, most, plan->instruction_demos);
+    WHOLE("training.synthesis.response_demos", raw->response_demos, plan->response_demos, 1, most,
+          plan->response_demos);
+    WHOLE("training.synthesis.retries", raw->retries, plan->synthetic_retries, 0, 100,
+          plan->synthetic_retries);
+    WHOLE("training.synthesis.turns", raw->turns, plan->synthetic_turns, 0, 16,
+          plan->synthetic_turns);
+    WHOLE("training.synthesis.opening_words", raw->opening_words, plan->opening_words, 0, most,
+          plan->opening_words);
+    NUMBER("training.synthesis.rouge_max", raw->rouge_max, plan->rouge_max, 0, 1, plan->rouge_max);
+    NUMBER("training.synthesis.temperature", raw->temperature, plan->synthetic_temperature, 0, 10,
+           plan->synthetic_temperature);
+    plan->synthetic_score =
+        (enum meed_synthetic_score)GIVEN(raw->score, (int)plan->synthetic_score);
+    plan->synthetic_form = (enum meed_synthetic_form)GIVEN(raw->form, (int)plan->synthetic_form);
+    return MEED_OK;
+}
+
+/* The method, and of fedpit its keys over their defaults. */
 static enum meed_status resolve_sharing(const char *path, const struct raw_training *raw,
                                         struct meed_msg_plan *plan)
 {
     static const struct raw_synthesis no_synthesis;
-    const struct raw_synthesis *write = raw->synthesis ? raw->synthesis : &no_synthesis;
+    meed_training_setting_method(plan,
+                                 (enum meed_method)GIVEN(raw->method, (int)MEED_METHOD_FEDIT));
     if (plan->method != MEED_METHOD_FEDPIT) {
         return raw->share || raw->beta || raw->mix || raw->synthesis
                    ? MEED_FAIL(MEED_CONFIG,
@@ -389,28 +424,15 @@ static enum meed_status resolve_sharing(const char *path, const struct raw_train
                                path)
                    : MEED_OK;
     }
-    plan->share = (enum meed_share_rule)GIVEN(raw->share, (int)MEED_SHARE_SYNTHETIC);
+    meed_training_setting_share(plan,
+                                (enum meed_share_rule)GIVEN(raw->share, (int)MEED_SHARE_SYNTHETIC));
     if (plan->share == MEED_SHARE_MIX) {
-        NUMBER("training.beta", raw->beta, 0.5, 0, 1, plan->share_mix);
+        NUMBER("training.beta", raw->beta, plan->share_mix, 0, 1, plan->share_mix);
         plan->mix_space = (enum meed_mix_space)GIVEN(raw->mix, (int)MEED_MIX_PRODUCT);
     } else if (raw->beta || raw->mix) {
         return MEED_FAIL(MEED_CONFIG, "%s: training.beta and mix go with share: mix", path);
     }
-    WHOLE("training.synthesis.candidates", write->candidates, 32, 1, MEED_LIMIT_SYNTHETIC,
-          plan->synthetic_candidates);
-    WHOLE("training.synthesis.keep", write->keep, MEED_MAX(plan->synthetic_candidates / 2, 1), 1,
-          plan->synthetic_candidates, plan->synthetic_count);
-    WHOLE("training.synthesis.instruction_demos", write->instruction_demos, 8, 1,
-          MEED_LIMIT_DEMONSTRATIONS, plan->instruction_demos);
-    WHOLE("training.synthesis.response_demos", write->response_demos, 4, 1,
-          MEED_LIMIT_DEMONSTRATIONS, plan->response_demos);
-    WHOLE("training.synthesis.retries", write->retries, 3, 0, 100, plan->synthetic_retries);
-    WHOLE("training.synthesis.turns", write->turns, 0, 0, 64, plan->synthetic_turns);
-    NUMBER("training.synthesis.rouge_max", write->rouge_max, 0.7, 0, 1, plan->rouge_max);
-    NUMBER("training.synthesis.temperature", write->temperature, 0, 0, 10,
-           plan->synthetic_temperature);
-    plan->synthetic_score = (enum meed_synthetic_score)GIVEN(write->score, (int)MEED_SYNTHETIC_IFS);
-    return MEED_OK;
+    return resolve_synthesis(path, raw->synthesis ? raw->synthesis : &no_synthesis, plan);
 }
 
 static enum meed_status resolve_privacy(const char *path, const struct raw_privacy *raw,
@@ -446,8 +468,7 @@ static enum meed_status resolve_training(const char *path, const struct raw_trai
     NUMBER("training.dropout", raw->dropout, 0, 0, 0.9, plan->dropout);
     NUMBER("training.weight_decay", raw->weight_decay, 0, 0, 1, plan->weight_decay);
     NUMBER("training.clip", raw->clip, 1, 0, 1e6, plan->clip_norm);
-    plan->method = (enum meed_method)GIVEN(raw->method, (int)MEED_METHOD_FEDIT);
-    bool proximal = plan->method == MEED_METHOD_FEDPROX;
+    bool proximal = GIVEN(raw->method, (int)MEED_METHOD_FEDIT) == (int)MEED_METHOD_FEDPROX;
     NUMBER("training.prox_mu", raw->prox_mu, proximal ? 0.01 : 0.0, 0, 1e6, plan->prox_mu);
     plan->rslora = GIVEN(raw->rslora, false);
     plan->beta1 = 0.9;

@@ -209,6 +209,8 @@ static enum meed_status make_dataset(const struct meed_simulation_pool *pool,
     }
     MEED_TRY(meed_attack_data(&noise, dialogues, part->count, arena, &spoilt, &count));
     MEED_TRY(meed_attack_data(&member->role, spoilt, count, arena, &dialogues, &count));
+    member->dialogues = dialogues;
+    member->dialogue_count = count;
     return meed_dataset_build(member->id, dialogues, count, chat, &member->dataset);
 }
 
@@ -234,9 +236,13 @@ enum meed_status meed_simulation_cast_deal(const struct meed_federation_file *fi
                                         sizeof(struct meed_partition_part), &block));
     struct meed_partition_part *parts = block;
     MEED_TRY_OUT(deal_parts(file, pool, cast, parts));
+    /* FedPIT's clients write after their own texts, so these stay as long as the cast. */
+    bool keeps = file->plan.method == MEED_METHOD_FEDPIT;
     for (int32_t i = 0; i < count; i++) {
+        struct meed_simulation_member *member = &cast->members[i];
         meed_arena_reset(&texts);
-        MEED_TRY_OUT(make_dataset(pool, chat, &parts[i], &texts, &cast->members[i]));
+        MEED_TRY_OUT(make_dataset(pool, chat, &parts[i], keeps ? &cast->arena : &texts, member));
+        member->dialogues = keeps ? member->dialogues : NULL;
     }
 out:
     meed_arena_clear(&texts);

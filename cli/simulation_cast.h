@@ -30,7 +30,9 @@ struct meed_simulation_member {
     int32_t leader;               /* index of the attack group's first; itself if it leads */
     struct meed_attack_member role;
     double quality;
-    struct meed_dataset *dataset; /* owned */
+    struct meed_dataset *dataset;    /* owned */
+    struct meed_dialogue *dialogues; /* [dialogue_count] the same as text, if fedpit; else NULL */
+    int64_t dialogue_count;
     int64_t label_counts[MEED_SIMULATION_MAX_DATA];
 };
 

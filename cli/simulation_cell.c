@@ -235,6 +235,8 @@ static enum meed_status play(struct actor *actor, int32_t round)
         .be = stage->be,
         .checkpoint = stage->checkpoint,
         .dataset = actor->member->dataset,
+        .dialogues = actor->member->dialogues,
+        .dialogue_count = actor->member->dialogue_count,
         .truncate = true,
         .dtype = stage->dtype,
         .behaviour = idle ? MEED_WORKER_IDLE : MEED_WORKER_HONEST,

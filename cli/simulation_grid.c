@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/parse.h"
+#include "cli/training_setting.h"
 #include "evaluation/payment.h"
 #include "server/aggregate.h"
 #include "server/defence.h"
@@ -287,7 +288,7 @@ static const struct {
 enum meed_status meed_simulation_grid_set(struct meed_federation_file *file, const char *key,
                                           const char *value)
 {
-    static const char detector[] = "defence.";
+    static const char detector[] = "defence.", training[] = "training.";
     enum meed_status st = MEED_NOT_FOUND;
     char list[256] = "";
     for (size_t i = 0; i < MEED_COUNT(settings) && st == MEED_NOT_FOUND; i++) {
@@ -300,8 +301,13 @@ enum meed_status meed_simulation_grid_set(struct meed_federation_file *file, con
     if (strncmp(key, detector, strlen(detector)) == 0) {
         st = set_detector(file, key + strlen(detector), value);
     }
+    if (strncmp(key, training, strlen(training)) == 0) {
+        st = meed_training_setting_set(&file->plan, key + strlen(training), value);
+    }
     if (st == MEED_NOT_FOUND) {
-        return MEED_FAIL(MEED_CONFIG, "no setting \"%.32s\" to sweep; there are %sdefence.DETECTOR",
+        return MEED_FAIL(MEED_CONFIG,
+                         "no setting \"%.32s\" to sweep; there are %sdefence.DETECTOR, "
+                         "training.method, training.share, training.beta and training.mix",
                          key, list);
     }
     return st == MEED_OK ? MEED_OK

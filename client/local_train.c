@@ -6,21 +6,11 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "proto/sharing.h"
 
-static enum meed_status check_method(const struct meed_msg_plan *plan)
+static enum meed_status check_plan(const struct meed_msg_plan *plan)
 {
-    if (plan->method == MEED_METHOD_FEDPIT || plan->share != MEED_SHARE_ALL) {
-        return MEED_FAIL(MEED_UNSUPPORTED,
-                         "round %d asks for FedPIT, which this client does not "
-                         "run; the aggregator can use fedit instead",
-                         plan->round);
-    }
-    if (plan->dp_clip > 0.0) {
-        return MEED_FAIL(MEED_UNSUPPORTED,
-                         "round %d asks for differential privacy, which this client does not add; "
-                         "leave training.privacy out",
-                         plan->round);
-    }
+    MEED_TRY(meed_sharing_check(plan));
     if ((plan->trained_factors & (MEED_FACTOR_A | MEED_FACTOR_B)) == 0) {
         return MEED_FAIL(MEED_FORMAT, "round %d trains neither A nor B", plan->round);
     }
@@ -30,7 +20,7 @@ static enum meed_status check_method(const struct meed_msg_plan *plan)
 enum meed_status meed_local_train_options(const struct meed_msg_plan *plan, const char *client_id,
                                           enum meed_dtype dtype, struct meed_train_options *options)
 {
-    MEED_TRY(check_method(plan));
+    MEED_TRY(check_plan(plan));
     *options = (struct meed_train_options){
         .steps = plan->steps,
         .batch_tokens = plan->batch_tokens,

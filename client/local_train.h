@@ -6,8 +6,8 @@
  * bound to model, start, data and options by the trainer; one that does not fit is thrown away and
  * the round begins again, because a round that waits for a person is a round lost.
  *
- * FedIT, FedProx (prox_mu), FFA and RoLoRA (trained_factors) and SCAFFOLD are run. Limit: FedPIT is
- * refused by name; this client writes no synthetic data.
+ * FedIT, FedProx (prox_mu), FFA and RoLoRA (trained_factors) and SCAFFOLD are run so; FedPIT runs
+ * it once a branch (isolation.h).
  */
 #ifndef MEED_CLIENT_LOCAL_TRAIN_H
 #define MEED_CLIENT_LOCAL_TRAIN_H
@@ -28,7 +28,7 @@ struct meed_local_train_job {
     struct meed_dataset *dataset;
     bool truncate; /* cut over-long dialogues instead of refusing the round */
     const struct meed_msg_plan *plan;
-    const char *client_id;
+    const char *client_id; /* names the draws; a branch adds its name to the client's */
     const struct meed_adapter *start;
     const struct meed_adapter *frozen; /* ranks that only take part; NULL: none */
     const float *correction;           /* SCAFFOLD: c − c_k [values of start]; else NULL */
@@ -47,7 +47,7 @@ struct meed_local_train_result {
     double seconds;
 };
 
-/* UNSUPPORTED names a method that is not run. */
+/* FORMAT if the plan trains nothing. */
 MEED_MUST_CHECK enum meed_status meed_local_train_options(const struct meed_msg_plan *plan,
                                                           const char *client_id,
                                                           enum meed_dtype dtype,

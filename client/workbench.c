@@ -4,8 +4,8 @@
 #include <string.h>
 #include "base/threads.h"
 
-static enum meed_status load_data(const char *model_folder, const char *data_path,
-                                  struct meed_dataset **dataset)
+enum meed_status meed_workbench_read_data(const char *model_folder, const char *data_path,
+                                          struct meed_dataset **dataset)
 {
     enum meed_status st = MEED_OK;
     struct meed_tokenizer *tokenizer = NULL;
@@ -28,7 +28,7 @@ enum meed_status meed_workbench_open(const char *model_folder, const char *data_
     /* The likeliest to fail and the quickest to say so come first. */
     MEED_TRY_OUT(meed_pool_create(thread_count, &made.pool));
     MEED_TRY_OUT(meed_backend_open(device, made.pool, &made.be));
-    MEED_TRY_OUT(load_data(model_folder, data_path, &made.dataset));
+    MEED_TRY_OUT(meed_workbench_read_data(model_folder, data_path, &made.dataset));
     MEED_TRY_OUT(meed_checkpoint_open(model_folder, &made.checkpoint));
     *bench = made;
 out:

@@ -28,6 +28,10 @@ MEED_MUST_CHECK enum meed_status meed_workbench_open(const char *model_folder,
                                                      const char *data_path, const char *device,
                                                      int thread_count,
                                                      struct meed_workbench *bench);
+/* A data file by the tokenizer and chat template of a model folder, for data that come later. */
+MEED_MUST_CHECK enum meed_status meed_workbench_read_data(const char *model_folder,
+                                                          const char *data_path,
+                                                          struct meed_dataset **dataset);
 void meed_workbench_close(struct meed_workbench *bench); /* accepts a zeroed struct */
 /* "f32" or "bf16"; ARG for other words. */
 MEED_MUST_CHECK enum meed_status meed_workbench_parse_dtype(const char *text,

@@ -18,6 +18,13 @@ enum {
     LAST_TRIES = 4
 };
 
+bool meed_worker_goes_on(struct meed_worker *worker, int32_t round)
+{
+    /* A broken event stream is the loop's business, not a reason to stop training. */
+    meed_status_discard(meed_worker_drain(worker, 0));
+    return !meed_worker_stopping(worker) && worker->open_round == round;
+}
+
 bool meed_worker_stopping(const struct meed_worker *worker)
 {
     return worker->config->stop && *worker->config->stop != 0;
@@ -362,6 +369,7 @@ enum meed_status meed_worker_run(const struct meed_worker_config *config)
     meed_codec_buf_init(&worker.event_bytes);
     meed_codec_arena_init(&worker.event_arena);
     MEED_TRY_OUT(meed_worker_state_open(config->state_folder, worker.run_id));
+    worker.finished = meed_worker_own_due(config->state_folder);
     while (!worker.finished || (worker.receipts_due && failures < LAST_TRIES)) {
         st = connect_and_attend(&worker, &failures);
         if (st != MEED_OK && !meed_status_retryable(st)) {
@@ -379,7 +387,7 @@ enum meed_status meed_worker_run(const struct meed_worker_config *config)
     if (worker.receipts_due) {
         MEED_LOG_WARN("client", "the run is over, but receipts are missing: %s", meed_last_error());
     }
-    st = MEED_OK;
+    MEED_TRY_OUT(meed_worker_own(&worker));
     meed_worker_emit(&worker, (struct meed_worker_event){.kind = MEED_WORKER_FINISHED});
 out:
     disconnect(&worker);

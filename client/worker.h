@@ -15,6 +15,10 @@
  *       update.bin             the bytes to push; its presence means the round is trained
  *       pushed                 the server has acknowledged all of them
  *       receipt.bin            the receipt as it came
+ *       plan.bin, candidates.jsonl, private.bin, synthetic.jsonl, …   FedPIT (isolation.h)
+ *   STATE/noise.key            differential privacy: the noise's secret (privacy.h)
+ *   STATE/over                 FedPIT: the run is over, the own model is due
+ *   STATE/private/             FedPIT: the client's own model as a PEFT folder; never sent
  *
  * Files are written in that order, each old or new. Once update.bin is there it is what will be
  * pushed, however often the process dies: bytes, hash and place in the server's queue stay the
@@ -26,6 +30,10 @@
  * corrected by c − c_k. The paper's other form, (x − y)/(K η), is a mean gradient under SGD alone:
  * AdamW's step is not η times a gradient. c_k belongs to the last round that the server
  * acknowledged; where its file is lost it starts again from zero, with a warning.
+ *
+ * FedPIT: when the run is over the worker trains the client's own model (isolation.h) from its last
+ * round's global adapter, before it ends; a worker that only visits does not. Limit: the last merge
+ * is not in it, because the aggregator may be gone by then.
  *
  * Behaviours other than honest exist for demonstrations: `idle` pushes the global adapter
  * unchanged, which is worth exactly nothing.
@@ -46,10 +54,12 @@ enum meed_worker_event_kind {
     MEED_WORKER_WAITING,  /* heartbeat: nothing to do */
     MEED_WORKER_RETRYING, /* text says why, seconds how long from now */
     MEED_WORKER_ROUND,    /* a round begins here */
+    MEED_WORKER_PHASE,    /* FedPIT: a part of it begins; text names it, step_count its length */
     MEED_WORKER_STEP,
     MEED_WORKER_PUSHED,
     MEED_WORKER_LEFT, /* a round went on without us; text says why */
     MEED_WORKER_RECEIPT,
+    MEED_WORKER_OWN, /* FedPIT: the client's own model is in the folder that text names */
     MEED_WORKER_FINISHED
 };
 
@@ -62,8 +72,9 @@ struct meed_worker_event {
     double loss;
     double tokens_per_second;
     double seconds;
-    int64_t bytes;                          /* of the update */
-    double retained_ratio;                  /* energy that the codec kept */
+    int64_t bytes;         /* of the update */
+    double retained_ratio; /* energy that the codec kept */
+    double epsilon, delta; /* PUSHED: privacy spent so far (privacy.h); 0 without noise */
     const struct meed_msg_receipt *receipt; /* RECEIPT only */
     const char *text;                       /* never NULL */
 };
@@ -82,6 +93,8 @@ struct meed_worker_config {
     const struct meed_backend *be;
     const struct meed_checkpoint *checkpoint;
     struct meed_dataset *dataset;
+    const struct meed_dialogue *dialogues; /* [dialogue_count] of a dataset that is in no file */
+    int64_t dialogue_count;                /* (a simulation's); NULL: its path is one */
     bool truncate;
     enum meed_dtype dtype;
     enum meed_block_format base; /* of the frozen weights (net.h) */

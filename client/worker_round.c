@@ -16,9 +16,11 @@ struct round_job {
     struct meed_msg_plan plan;
     struct meed_adapter *global; /* the ranks that are trained */
     struct meed_adapter *frozen; /* those that only take part; NULL: none */
+    struct meed_adapter *whole;  /* both, as they were pulled */
     struct meed_adapter *trained;
     float *residual;
     struct meed_worker_control control;
+    double epsilon; /* spent so far, this update included; 0: no differential privacy */
 };
 
 static int64_t transfer_ms(int64_t bytes)
@@ -179,7 +181,6 @@ static enum meed_status pull_adapter(struct round_job *job)
 {
     enum meed_status st = MEED_OK;
     const struct meed_worker_config *config = job->worker->config;
-    struct meed_adapter *whole = NULL;
     struct meed_buf adapter;
     meed_buf_init(&adapter, MEED_ADAPTER_MAX_FILE_BYTES);
     bool cached = meed_worker_state_has(state_of(job), job->round, MEED_WORKER_ADAPTER);
@@ -192,13 +193,12 @@ static enum meed_status pull_adapter(struct round_job *job)
     }
     MEED_TRY_OUT(st);
     MEED_TRY_OUT(meed_adapter_unpack("the round's adapter", adapter.data, adapter.size,
-                                     &config->checkpoint->config, &whole));
-    MEED_TRY_OUT(meed_adapter_split(whole, job->plan.rank, &job->global, &job->frozen));
+                                     &config->checkpoint->config, &job->whole));
+    MEED_TRY_OUT(meed_adapter_split(job->whole, job->plan.rank, &job->global, &job->frozen));
     if (!cached) {
         MEED_TRY_OUT(write_state(job, MEED_WORKER_ADAPTER, adapter.data, adapter.size));
     }
 out:
-    meed_adapter_destroy(whole);
     meed_buf_clear(&adapter);
     return st;
 }
@@ -219,42 +219,53 @@ static bool on_step(void *user, const struct meed_train_report *report, int64_t 
         .tokens_per_second = report->seconds > 0.0 ? (double)report->tokens / report->seconds : 0.0,
     };
     meed_worker_emit(job->worker, event);
-    /* A broken event stream is the loop's business, not a reason to stop training. */
-    meed_status_discard(meed_worker_drain(job->worker, 0));
-    return !meed_worker_stopping(job->worker) && job->worker->open_round == job->round;
+    return meed_worker_goes_on(job->worker, job->round);
 }
 
-static enum meed_status train(struct round_job *job, struct meed_local_train_result *result)
+/* What the plan's method makes of the global adapter, in job->trained. */
+static enum meed_status train(struct round_job *job, struct meed_isolation_result *result)
 {
     const struct meed_worker_config *config = job->worker->config;
     char path[MEED_PATH_BYTES];
-    *result = (struct meed_local_train_result){.loss = 0.0};
+    *result = (struct meed_isolation_result){.sample_count = config->dataset->count};
     MEED_TRY(meed_adapter_clone(job->global, &job->trained));
     if (config->behaviour == MEED_WORKER_IDLE) {
         return MEED_OK;
     }
     MEED_TRY(meed_worker_state_path(state_of(job), job->round, MEED_WORKER_TRAIN, path));
-    struct meed_local_train_job train = {
-        .be = config->be,
-        .checkpoint = config->checkpoint,
-        .dataset = config->dataset,
-        .truncate = config->truncate,
-        .plan = &job->plan,
-        .client_id = config->id,
-        .start = job->global,
-        .frozen = job->frozen,
-        .correction = job->control.correction,
-        .mean_gradient = job->control.change,
-        .dtype = config->dtype,
-        .base = config->base,
-        .checkpoint_path = path,
-        .checkpoint_every = config->checkpoint_every,
-        .on_step = on_step,
-        .user = job,
-    };
-    MEED_TRY(meed_local_train_run(&train, job->trained, result));
+    struct meed_local_train_job train =
+        meed_worker_train_job(job->worker, &job->plan, job->global, job->frozen);
+    if (job->plan.method == MEED_METHOD_FEDPIT) {
+        return meed_worker_isolate(job->worker, &train, job->whole, job->trained, result);
+    }
+    train.correction = job->control.correction;
+    train.mean_gradient = job->control.change;
+    train.checkpoint_path = path;
+    train.on_step = on_step;
+    train.user = job;
+    MEED_TRY(meed_local_train_run(&train, job->trained, &result->train));
     meed_worker_control_change(&job->control);
     return MEED_OK;
+}
+
+enum meed_status meed_worker_read_push(const char *state_folder, int32_t round,
+                                       struct meed_msg_push_header *header)
+{
+    char path[MEED_PATH_BYTES];
+    enum meed_status st = MEED_OK;
+    struct meed_msg_push_request request;
+    struct meed_buf bytes;
+    struct meed_arena arena;
+    meed_codec_buf_init(&bytes);
+    meed_codec_arena_init(&arena);
+    MEED_TRY_OUT(meed_worker_state_path(state_folder, round, MEED_WORKER_PUSH, path));
+    MEED_TRY_OUT(meed_file_read(path, &bytes));
+    MEED_TRY_OUT(meed_codec_unpack_push_request(bytes.data, bytes.size, &arena, &request));
+    *header = request.header;
+out:
+    meed_arena_clear(&arena);
+    meed_buf_clear(&bytes);
+    return st;
 }
 
 /* Error feedback of the last round that was pushed, in this round's coordinates; zeros if there is
@@ -266,6 +277,7 @@ static enum meed_status load_residual(struct round_job *job)
     int64_t count = meed_adapter_value_count(job->global);
     struct meed_adapter *whole = NULL, *old = NULL, *rest = NULL;
     char path[MEED_PATH_BYTES];
+    struct meed_msg_push_header pushed;
     struct meed_buf packed;
     meed_buf_init(&packed, MEED_ADAPTER_MAX_FILE_BYTES);
     job->residual = meed_heap_alloc((size_t)count, sizeof(float));
@@ -273,7 +285,16 @@ static enum meed_status load_residual(struct round_job *job)
         return MEED_NOMEM;
     }
     int32_t last = meed_worker_state_newest(state_of(job), job->round, MEED_WORKER_PUSHED_MARK);
-    if (config->behaviour == MEED_WORKER_IDLE || last < job->round - RESIDUAL_MAX_AGE || last < 0) {
+    if (config->behaviour == MEED_WORKER_IDLE || job->plan.share == MEED_SHARE_NOTHING ||
+        last < job->round - RESIDUAL_MAX_AGE || last < 0) {
+        goto out;
+    }
+    MEED_TRY_OUT(meed_worker_read_push(state_of(job), last, &pushed));
+    if (pushed.share != job->plan.share || pushed.share_mix != job->plan.share_mix) {
+        MEED_LOG_WARN("client",
+                      "round %d starts without error feedback: round %d shared by "
+                      "another rule",
+                      job->round, last);
         goto out;
     }
     MEED_TRY_OUT(meed_worker_state_path(state_of(job), last, MEED_WORKER_RESIDUAL, path));
@@ -333,9 +354,16 @@ static void fill_header(const struct round_job *job, struct meed_update_header *
     memcpy(header->base_adapter_hash, job->plan.adapter_hash, sizeof header->base_adapter_hash);
 }
 
+/* What is declared. Who returns the start unchanged shares nothing, whatever the plan. */
+static enum meed_share_rule shared_rule(const struct round_job *job)
+{
+    bool idle = job->worker->config->behaviour == MEED_WORKER_IDLE;
+    return idle ? MEED_SHARE_NOTHING : job->plan.share;
+}
+
 /* residual.bin, control.bin, push.bin, update.bin, in this order: the last one commits the round's
  * work. */
-static enum meed_status commit(struct round_job *job, const struct meed_local_train_result *result,
+static enum meed_status commit(struct round_job *job, const struct meed_isolation_result *result,
                                const struct meed_update_stats *stats, const struct meed_buf *update)
 {
     enum meed_status st = MEED_OK;
@@ -349,10 +377,20 @@ static enum meed_status commit(struct round_job *job, const struct meed_local_tr
     meed_sha256(update->data, update->size, header->sha256);
     header->round = job->round;
     header->total_bytes = (int64_t)update->size;
-    header->sample_count = job->worker->config->dataset->count;
-    header->train_loss = result->loss;
-    header->token_count = result->tokens;
-    header->train_seconds = result->seconds;
+    header->sample_count = result->sample_count;
+    header->train_loss = result->train.loss;
+    header->token_count = result->train.tokens;
+    header->train_seconds = result->train.seconds;
+    header->share = shared_rule(job);
+    header->share_mix = job->plan.share_mix;
+    header->mix_space = job->plan.mix_space;
+    header->synthetic_count = result->synthetic_count;
+    if (job->epsilon > 0.0) {
+        header->dp_clip = job->plan.dp_clip;
+        header->dp_noise = job->plan.dp_noise;
+        header->dp_delta = job->plan.dp_delta;
+        header->dp_epsilon = job->epsilon;
+    }
     header->retained_energy =
         stats->energy > 0.0 ? MEED_MIN(stats->retained_energy / stats->energy, 1.0) : 1.0;
     MEED_TRY_OUT(meed_codec_pack_push_request(&request, &message));
@@ -366,11 +404,37 @@ out:
     return st;
 }
 
+/* Noise, where the plan asks for it and anything is shared; with it, nothing else that tells of the
+ * data. */
+static enum meed_status privatise(struct round_job *job, struct meed_isolation_result *result)
+{
+    if (job->plan.dp_clip <= 0.0 || shared_rule(job) == MEED_SHARE_NOTHING) {
+        return MEED_OK;
+    }
+    *result = (struct meed_isolation_result){.synthetic_count = result->synthetic_count};
+    return meed_worker_privatise(job->worker, &job->plan, job->global, job->trained, &job->epsilon);
+}
+
+/* FedPIT's own model is trained when the run is over and nobody can be asked any more. */
+static enum meed_status keep_plan(const struct round_job *job)
+{
+    struct meed_msg_pull_reply reply = {.part = MEED_PULL_PLAN, .plan = job->plan};
+    struct meed_buf bytes;
+    if (job->plan.method != MEED_METHOD_FEDPIT) {
+        return MEED_OK;
+    }
+    meed_codec_buf_init(&bytes);
+    enum meed_status st = meed_codec_pack_pull_reply(&reply, &bytes);
+    st = st == MEED_OK ? write_state(job, MEED_WORKER_PLAN, bytes.data, bytes.size) : st;
+    meed_buf_clear(&bytes);
+    return st;
+}
+
 /* Everything up to update.bin. */
 static enum meed_status produce(struct round_job *job)
 {
     enum meed_status st = MEED_OK;
-    struct meed_local_train_result result;
+    struct meed_isolation_result result;
     struct meed_update_stats stats;
     struct meed_update_header header;
     struct meed_buf update;
@@ -379,8 +443,10 @@ static enum meed_status produce(struct round_job *job)
     meed_worker_emit(job->worker, (struct meed_worker_event){.kind = MEED_WORKER_ROUND,
                                                              .round = job->round,
                                                              .step_count = job->plan.steps});
+    MEED_TRY_OUT(keep_plan(job));
     MEED_TRY_OUT(open_control(job));
     MEED_TRY_OUT(train(job, &result));
+    MEED_TRY_OUT(privatise(job, &result));
     const struct meed_worker_config *config = job->worker->config;
     if (config->rewrite) {
         MEED_TRY_OUT(config->rewrite(config->rewrite_user, job->round, job->global, job->trained));
@@ -497,24 +563,6 @@ out:
     return st;
 }
 
-static enum meed_status read_push_header(const struct round_job *job,
-                                         struct meed_msg_push_header *header)
-{
-    enum meed_status st = MEED_OK;
-    struct meed_msg_push_request request;
-    struct meed_buf bytes;
-    struct meed_arena arena;
-    meed_codec_buf_init(&bytes);
-    meed_codec_arena_init(&arena);
-    MEED_TRY_OUT(read_state(job, job->round, MEED_WORKER_PUSH, &bytes));
-    MEED_TRY_OUT(meed_codec_unpack_push_request(bytes.data, bytes.size, &arena, &request));
-    *header = request.header;
-out:
-    meed_arena_clear(&arena);
-    meed_buf_clear(&bytes);
-    return st;
-}
-
 static enum meed_status push(struct round_job *job)
 {
     enum meed_status st = MEED_OK;
@@ -523,7 +571,7 @@ static enum meed_status push(struct round_job *job)
     uint8_t digest[MEED_SHA256_BYTES];
     struct meed_buf update;
     meed_buf_init(&update, (size_t)MEED_LIMIT_TRANSFER_BYTES);
-    MEED_TRY_OUT(read_push_header(job, &header));
+    MEED_TRY_OUT(meed_worker_read_push(state_of(job), job->round, &header));
     MEED_TRY_OUT(read_state(job, job->round, MEED_WORKER_UPDATE, &update));
     meed_sha256(update.data, update.size, digest);
     if (memcmp(digest, header.sha256, sizeof digest) != 0) {
@@ -547,6 +595,8 @@ static enum meed_status push(struct round_job *job)
                                       .seconds = header.train_seconds,
                                       .bytes = header.total_bytes,
                                       .retained_ratio = header.retained_energy,
+                                      .epsilon = header.dp_epsilon,
+                                      .delta = header.dp_delta,
                                   });
 out:
     meed_buf_clear(&update);
@@ -563,7 +613,7 @@ enum meed_status meed_worker_confirm(struct meed_worker *worker, int32_t before)
     if (last < 0 || meed_worker_state_has(folder, last, MEED_WORKER_PUSHED_MARK)) {
         return MEED_OK;
     }
-    MEED_TRY(read_push_header(&job, &header));
+    MEED_TRY(meed_worker_read_push(folder, last, &header));
     enum meed_status st = query_stored(&job, &header, &stored);
     if (st != MEED_OK && st != MEED_STATE && st != MEED_NOT_FOUND) {
         return st;
@@ -588,6 +638,7 @@ enum meed_status meed_worker_round(struct meed_worker *worker, int32_t round)
 out:
     meed_adapter_destroy(job.global);
     meed_adapter_destroy(job.frozen);
+    meed_adapter_destroy(job.whole);
     meed_adapter_destroy(job.trained);
     meed_heap_free(job.residual);
     meed_worker_control_clear(&job.control);

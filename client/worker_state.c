@@ -118,9 +118,12 @@ static void remove_file(const char *folder, int32_t round, const char *name)
 
 void meed_worker_state_clean(const char *folder, int32_t round)
 {
-    static const char *const large[] = {MEED_WORKER_ADAPTER, MEED_WORKER_RESIDUAL,
-                                        MEED_WORKER_CONTROL, MEED_WORKER_UPDATE, MEED_WORKER_TRAIN};
-    remove_file(folder, round, MEED_WORKER_TRAIN);
+    static const char *const large[] = {
+        MEED_WORKER_ADAPTER, MEED_WORKER_RESIDUAL, MEED_WORKER_CONTROL, MEED_WORKER_PRIVATE,
+        MEED_WORKER_UPDATE,  MEED_WORKER_TRAIN,    "private.ckpt",      "synthetic.ckpt"};
+    for (size_t i = MEED_COUNT(large) - 3; i < MEED_COUNT(large); i++) {
+        remove_file(folder, round, large[i]);
+    }
     for (size_t i = 0; i < MEED_COUNT(large); i++) {
         int32_t older = round;
         while ((older = meed_worker_state_newest(folder, older, large[i])) >= 0) {

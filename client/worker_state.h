@@ -11,7 +11,9 @@
 MEED_BEGIN_C
 
 #define MEED_WORKER_ADAPTER "adapter.bin"
+#define MEED_WORKER_PLAN "plan.bin"
 #define MEED_WORKER_TRAIN "train.ckpt"
+#define MEED_WORKER_PRIVATE "private.bin"
 #define MEED_WORKER_RESIDUAL "residual.bin"
 #define MEED_WORKER_CONTROL "control.bin"
 #define MEED_WORKER_PUSH "push.bin"
@@ -33,8 +35,9 @@ MEED_MUST_CHECK enum meed_status meed_worker_state_mark(const char *folder, int3
                                                         const char *name);
 /* Newest round below `before` that has file `name`; -1 if none. */
 int32_t meed_worker_state_newest(const char *folder, int32_t before, const char *name);
-/* Deletes what is not needed once `round` is pushed: its checkpoint, and adapter, residual and
- * update of every older round. Failures are logged: they cost disk, nothing else. */
+/* Deletes what is not needed once `round` is pushed: its checkpoints, and adapter, residual,
+ * private branch and update of every older round. Failures are logged: they cost disk, nothing
+ * else. */
 void meed_worker_state_clean(const char *folder, int32_t round);
 
 MEED_END_C

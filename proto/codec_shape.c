@@ -120,6 +120,8 @@ static const struct meed_codec_field plan_fields[] = {
     F(synthetic_turns, I32, 0, MEED_LIMIT_SYNTHETIC), F(synthetic_temperature, F64, 0, 100),
     F(synthetic_score, ENUM, 0, MEED_SYNTHETIC_SCORE_COUNT - 1), F(dp_clip, F64, 0, 1e9),
     F(dp_noise, F64, 0, 1e9), F(dp_delta, F64, 0, 1),
+    F(synthetic_form, ENUM, 0, MEED_SYNTHETIC_FORM_COUNT - 1),
+    F(opening_words, I32, 0, MEED_LIMIT_DEMONSTRATIONS),
 };
 SHAPE(plan, meed__v1__plan, OWN);
 #undef WIRE

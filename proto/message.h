@@ -115,6 +115,13 @@ enum meed_synthetic_score {
     MEED_SYNTHETIC_SCORE_COUNT
 };
 
+/* How the model is asked for them. */
+enum meed_synthetic_form {
+    MEED_SYNTHETIC_DIALOGUE = 0,
+    MEED_SYNTHETIC_TASKS,
+    MEED_SYNTHETIC_FORM_COUNT
+};
+
 enum meed_value_codec {
     MEED_VALUE_F32 = 1,
     MEED_VALUE_BF16,
@@ -181,6 +188,8 @@ struct meed_msg_plan {
     double dp_clip;  /* C: the update's norm is cut to it; 0: no differential privacy */
     double dp_noise; /* standard deviation of the noise in multiples of C */
     double dp_delta; /* δ for which ε is told */
+    enum meed_synthetic_form synthetic_form;
+    int32_t opening_words; /* of a local message that a candidate may begin with; 0: none */
 };
 
 /* A piece of a transfer. Bytes are borrowed: from the received message or the caller. */

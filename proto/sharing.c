@@ -9,6 +9,19 @@ const char *meed_sharing_rule_name(enum meed_share_rule rule)
     return (unsigned)rule < MEED_SHARE_COUNT ? names[rule] : "?";
 }
 
+const char *meed_sharing_space_name(enum meed_mix_space space)
+{
+    static const char *const names[MEED_MIX_SPACE_COUNT] = {"product", "factors"};
+    return (unsigned)space < MEED_MIX_SPACE_COUNT ? names[space] : "?";
+}
+
+const char *meed_sharing_method_name(enum meed_method method)
+{
+    static const char *const names[MEED_METHOD_COUNT] = {"?",   "fedit",  "fedprox", "scaffold",
+                                                         "ffa", "rolora", "fedpit"};
+    return (unsigned)method < MEED_METHOD_COUNT ? names[method] : "?";
+}
+
 bool meed_sharing_takes_local(enum meed_share_rule rule, double share_mix)
 {
     return rule == MEED_SHARE_ALL || (rule == MEED_SHARE_MIX && share_mix > 0.0);
@@ -100,7 +113,7 @@ static void group_digits(int64_t value, char text[32])
 /* What the update was trained on, in the client's words. */
 static int declared_text(const struct meed_msg_push_header *header, char *text, size_t size)
 {
-    const char *space = header->mix_space == MEED_MIX_FACTORS ? "factors" : "product";
+    const char *space = meed_sharing_space_name(header->mix_space);
     switch (header->share) {
     case MEED_SHARE_SYNTHETIC:
         return snprintf(text, size, "synthetic, %d examples written by the global model",

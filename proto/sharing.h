@@ -20,6 +20,8 @@ MEED_BEGIN_C
 
 /* "all", "synthetic", "mix", "none"; "?" outside the list. */
 const char *meed_sharing_rule_name(enum meed_share_rule rule);
+const char *meed_sharing_space_name(enum meed_mix_space space); /* "product", "factors" */
+const char *meed_sharing_method_name(enum meed_method method);  /* "fedit", "fedprox", … */
 /* Which branches a rule trains on: local data, synthetic data. A mix with β = 1 is the first alone,
  * one with β = 0 the second. */
 bool meed_sharing_takes_local(enum meed_share_rule rule, double share_mix);

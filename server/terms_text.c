@@ -141,6 +141,12 @@ static const char *space_word(int value)
     return words[value];
 }
 
+static const char *form_word(int value)
+{
+    static const char *const words[MEED_SYNTHETIC_FORM_COUNT] = {"dialogue", "tasks"};
+    return words[value];
+}
+
 static const char *score_word(int value)
 {
     static const char *const words[MEED_SYNTHETIC_SCORE_COUNT] = {"ifs", "ppl", "ifd", "random"};
@@ -206,6 +212,7 @@ static bool has_fact(const struct facts *f, const char *key, bool written)
 static enum meed_status walk_sharing(struct facts *f, struct meed_msg_plan *plan)
 {
     int space = (int)plan->mix_space, score = (int)plan->synthetic_score;
+    int form = (int)plan->synthetic_form;
     if (plan->method == MEED_METHOD_FEDPIT) {
         const int32_t most = MEED_LIMIT_SYNTHETIC;
         MEED_TRY(fact_word(f, "mix", space_word, MEED_MIX_SPACE_COUNT, &space));
@@ -217,6 +224,8 @@ static enum meed_status walk_sharing(struct facts *f, struct meed_msg_plan *plan
         MEED_TRY(fact_i32(f, "turns", 0, most, &plan->synthetic_turns));
         MEED_TRY(fact_real(f, "temperature", &plan->synthetic_temperature));
         MEED_TRY(fact_word(f, "score", score_word, MEED_SYNTHETIC_SCORE_COUNT, &score));
+        MEED_TRY(fact_word(f, "form", form_word, MEED_SYNTHETIC_FORM_COUNT, &form));
+        MEED_TRY(fact_i32(f, "opening-words", 0, most, &plan->opening_words));
     }
     if (has_fact(f, "dp-clip", plan->dp_clip > 0.0)) {
         MEED_TRY(fact_real(f, "dp-clip", &plan->dp_clip));
@@ -225,6 +234,7 @@ static enum meed_status walk_sharing(struct facts *f, struct meed_msg_plan *plan
     }
     plan->mix_space = (enum meed_mix_space)space;
     plan->synthetic_score = (enum meed_synthetic_score)score;
+    plan->synthetic_form = (enum meed_synthetic_form)form;
     return MEED_OK;
 }
 

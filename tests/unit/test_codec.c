@@ -108,7 +108,9 @@ static struct meed_msg_plan full_plan(void)
                                  .synthetic_score = MEED_SYNTHETIC_RANDOM,
                                  .dp_clip = 0.5,
                                  .dp_noise = 1.25,
-                                 .dp_delta = 1e-5};
+                                 .dp_delta = 1e-5,
+                                 .synthetic_form = MEED_SYNTHETIC_TASKS,
+                                 .opening_words = 3};
     fill(plan.adapter_hash, 1);
     fill(plan.control_hash, 2);
     return plan;
@@ -307,6 +309,7 @@ static void codec_refuses_plans_out_of_bounds(void **state)
     BAD(share = MEED_SHARE_COUNT, MEED_FORMAT);
     BAD(mix_space = MEED_MIX_SPACE_COUNT, MEED_FORMAT);
     BAD(synthetic_score = MEED_SYNTHETIC_SCORE_COUNT, MEED_FORMAT);
+    BAD(synthetic_form = MEED_SYNTHETIC_FORM_COUNT, MEED_FORMAT);
     BAD(rouge_max = 1.5, MEED_FORMAT);
     BAD(dp_clip = -1, MEED_FORMAT);
     BAD(dp_noise = NAN, MEED_NUMERIC);

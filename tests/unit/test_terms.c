@@ -237,10 +237,9 @@ static void write_terms(const struct meed_terms *terms, struct meed_buf *text)
 }
 
 /* Read back: every fact as it was, doubles to the bit, run id and LoRA shape as init makes them. */
-static void terms_come_back_from_their_text(void **state)
+static void check_text(struct meed_terms terms)
 {
-    (void)state;
-    struct meed_terms terms = unusual(), back;
+    struct meed_terms back;
     struct meed_arena arena;
     struct meed_buf text, again;
     const char *const *clients = NULL;
@@ -263,6 +262,33 @@ static void terms_come_back_from_their_text(void **state)
     meed_buf_clear(&text);
     meed_buf_clear(&again);
     meed_arena_clear(&arena);
+}
+
+static void terms_come_back_from_their_text(void **state)
+{
+    (void)state;
+    struct meed_terms terms = unusual();
+    check_text(terms);
+    struct meed_aggregator_config config = base();
+    config.plan.method = MEED_METHOD_FEDPIT;
+    config.plan.share = MEED_SHARE_MIX;
+    config.plan.share_mix = 0.3;
+    config.plan.mix_space = MEED_MIX_FACTORS;
+    config.plan.synthetic_candidates = 40;
+    config.plan.synthetic_count = 20;
+    config.plan.instruction_demos = 7;
+    config.plan.response_demos = 3;
+    config.plan.rouge_max = 0.6;
+    config.plan.synthetic_retries = 2;
+    config.plan.synthetic_turns = 5;
+    config.plan.synthetic_temperature = 0.9;
+    config.plan.synthetic_score = MEED_SYNTHETIC_PPL;
+    config.plan.synthetic_form = MEED_SYNTHETIC_TASKS;
+    config.plan.opening_words = 4;
+    config.plan.dp_clip = 0.5;
+    config.plan.dp_noise = 1.5;
+    config.plan.dp_delta = 1e-6;
+    check_text(terms_of(&config));
 }
 
 /* Cut anywhere or with any byte changed: refused with a line, or other terms under another hash. */
