@@ -141,9 +141,24 @@ out:
     return st;
 }
 
+/* An experiment and an audit have no rounds of their own: they are linked, not compared. */
 void meed_page_comparison(struct meed_markup *markup, const struct meed_run_record *const *records,
                           int32_t count)
 {
+    int32_t runs = 0;
+    for (int32_t i = 0; i < count; i++) {
+        runs += records[i]->round_count > 0;
+    }
+    if (runs < 2) {
+        meed_markup_raw(markup, "<ul>\n");
+        for (int32_t i = 0; i < count; i++) {
+            meed_markup_raw(markup, "<li><a href=\"#run-%d\">", i + 1);
+            meed_markup_text(markup, records[i]->title);
+            meed_markup_raw(markup, "</a>, %s</li>\n", records[i]->kind);
+        }
+        meed_markup_raw(markup, "</ul>\n");
+        return;
+    }
     meed_markup_raw(markup, "<h2>Side by side</h2>\n");
     runs_table(markup, records, count);
     if (markup->status == MEED_OK) {
