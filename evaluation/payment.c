@@ -165,7 +165,13 @@ static enum meed_status sort_out(struct meed_payment_player *players, int32_t co
     return MEED_OK;
 }
 
-/* Mean of the earners and the variance between them that sampling errors do not explain. */
+/* Of φ: the dialogues asked and, by the same measure, those learned from (payment.h). */
+static double noise_of(const struct meed_payment_player *player)
+{
+    return 2.0 * player->se * player->se;
+}
+
+/* Mean of the earners and the variance between them that noise does not explain. */
 static void cohort_fit(const struct meed_payment_player *players, int32_t count, double *mean,
                        double *between)
 {
@@ -175,7 +181,7 @@ static void cohort_fit(const struct meed_payment_player *players, int32_t count,
     for (int32_t k = 0; k < count; k++) {
         if (players[k].cause == MEED_PAYMENT_EARNED) {
             sum += players[k].phi;
-            squared_errors += players[k].se * players[k].se;
+            squared_errors += noise_of(&players[k]);
             earners++;
         }
     }
@@ -202,7 +208,7 @@ static void weights_give(enum meed_pay_rule rule, double z, struct meed_payment_
         }
         double value = player->phi;
         if (rule == MEED_PAY_SHRUNK) {
-            double variance = between + player->se * player->se;
+            double variance = between + noise_of(player);
             double reliability = variance > 0 ? between / variance : 1;
             value = mean + reliability * (player->phi - mean);
             value = fmin(value, player->phi + z * player->se);

@@ -7,10 +7,15 @@
  * Weights. `proportional`: w = max(φ, 0). `shrunk` (default) first pulls every φ towards the
  * cohort mean by its reliability (empirical Bayes: Efron and Morris 1973; the moment estimate of
  * the variance between clients is DerSimonian and Laird's 1986, with the plain mean, because a
- * precision weighted one would follow whoever reports the smallest error): τ² = max(0, s²(φ) −
- * mean(se²)),   w = max(μ + τ²/(τ² + se²)·(φ − μ), 0) So equal clients get equal pay whatever the
- * noise, strong signal gets proportional pay, and a client whose update does almost nothing keeps
- * its own small value, since its error is as small.
+ * precision weighted one would follow whoever reports the smallest error):
+ *
+ *   σ² = 2·se²    τ² = max(0, s²(φ) − mean(σ²))    w = max(μ + τ²/(τ² + σ²)·(φ − μ), 0)
+ *
+ * σ² counts the error twice: φ depends on a sample of dialogues that are asked and on one that was
+ * learned from, and only the first can be resampled by a server. Simulated clients of equal data
+ * (examples/experiments/iid.yaml) differ by 1.5 to 2 se, which is what that says. So equal clients
+ * get equal pay whatever the noise, strong signal gets proportional pay, and a client whose update
+ * does almost nothing keeps its own small value, since its error is as small.
  *
  * `equal`: w = 1 for everybody who is left, so a head count among those who neither harm nor idle.
  * It pays a client of no measurable value like the best, and one person under two names twice: for

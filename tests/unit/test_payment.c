@@ -201,6 +201,31 @@ static void payment_does_not_lift_an_update_that_does_almost_nothing(void **stat
     assert_true(players[0].share == players[2].share);
 }
 
+static void payment_shrinks_by_reliability(void **state)
+{
+    /* Goal: weights of `shrunk` equal the formula of payment.h in float64; the cap φ + z·se does
+     * not bind here. */
+    (void)state;
+    static const double phi[4] = {0.10, 0.14, 0.09, 0.17}, se[4] = {0.01, 0.02, 0.005, 0.015};
+    struct meed_payment_player players[4] = {{0}};
+    double mean = 0, spread = 0, noise = 0;
+    for (int k = 0; k < 4; k++) {
+        players[k] = (struct meed_payment_player){.phi = phi[k], .se = se[k]};
+        mean += phi[k] / 4;
+        noise += 2 * se[k] * se[k] / 4;
+    }
+    for (int k = 0; k < 4; k++) {
+        spread += (phi[k] - mean) * (phi[k] - mean) / 3;
+    }
+    double between = spread - noise;
+    assert_true(between > 0);
+    settle(MEED_PAY_SHRUNK, 1000, players, 4);
+    for (int k = 0; k < 4; k++) {
+        double want = mean + between / (between + 2 * se[k] * se[k]) * (phi[k] - mean);
+        assert_true(fabs(players[k].weight - want) < 1e-15);
+    }
+}
+
 static void payment_excluded_and_null_clients_do_not_move_the_others(void **state)
 {
     /* Goal: the shares of three clients are the same with and without two that are left out, a
@@ -476,6 +501,7 @@ int main(void)
         cmocka_unit_test(payment_shrunk_tends_to_proportional_and_to_equal),
         cmocka_unit_test(payment_equal_clients_get_near_equal_pay),
         cmocka_unit_test(payment_does_not_lift_an_update_that_does_almost_nothing),
+        cmocka_unit_test(payment_shrinks_by_reliability),
         cmocka_unit_test(payment_excluded_and_null_clients_do_not_move_the_others),
         cmocka_unit_test(payment_refuses_what_is_not_a_number),
         cmocka_unit_test(payment_samples_takes_their_word),
