@@ -27,13 +27,16 @@ static enum meed_status send_reply(struct meed_rpc_call *call, struct pull *pull
     return st;
 }
 
-/* The round's base while it is open; the result when the run is over. */
+/* The round's base while it is open. When the run is over its result, but not to who asks for a
+ * round: between asking what is on and pulling it, the last round may have ended, and a client would
+ * train it once more upon what it led to. */
 static enum meed_status check_round(const struct meed_service_state *state, int32_t round)
 {
     if (round != 0 && round != state->round) {
         return MEED_FAIL(MEED_STATE, "round %d is on, not round %d", state->round, round);
     }
-    if (state->phase != MEED_ROUND_OPEN && state->phase != MEED_ROUND_FINISHED) {
+    bool result = state->phase == MEED_ROUND_FINISHED && round == 0;
+    if (state->phase != MEED_ROUND_OPEN && !result) {
         return MEED_FAIL(MEED_STATE, "round %d has closed; wait for the next to open",
                          state->round);
     }
