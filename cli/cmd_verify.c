@@ -119,8 +119,7 @@ struct verify {
 static bool on_progress(void *user, int64_t done, int64_t total)
 {
     struct verify *verify = user;
-    meed_progress_update(&verify->session.progress, done, total);
-    return *verify->stop == 0;
+    return meed_score_session_progress(&verify->session, done, total) && *verify->stop == 0;
 }
 
 static enum meed_status choose(const char *given, const char *hint, const char *option,

@@ -178,6 +178,11 @@ MEED_MUST_CHECK enum meed_status meed_ledger_parse_round(const char *body, size_
                                                          struct meed_arena *arena,
                                                          struct meed_ledger_round *entry);
 
+/* Both for the entry at `index`. */
+MEED_MUST_CHECK enum meed_status meed_ledger_read_round(struct meed_ledger *ledger, int64_t index,
+                                                        struct meed_arena *arena,
+                                                        struct meed_ledger_round *entry);
+
 /* The other kinds; texts and lists live in the arena. FORMAT if it is another kind. */
 MEED_MUST_CHECK enum meed_status meed_ledger_parse_genesis(const char *body, size_t size,
                                                            struct meed_arena *arena,

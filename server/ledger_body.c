@@ -341,6 +341,20 @@ enum meed_status meed_ledger_parse_round(const char *body, size_t size, struct m
     return st;
 }
 
+enum meed_status meed_ledger_read_round(struct meed_ledger *ledger, int64_t index,
+                                        struct meed_arena *arena, struct meed_ledger_round *entry)
+{
+    struct meed_ledger_place place;
+    struct meed_buf body;
+    meed_buf_init(&body, MEED_LIMIT_LEDGER_BODY_BYTES);
+    enum meed_status st = meed_ledger_read(ledger, index, &place, &body);
+    if (st == MEED_OK) {
+        st = meed_ledger_parse_round(body.data, body.size, arena, entry);
+    }
+    meed_buf_clear(&body);
+    return st;
+}
+
 /* ---- the other kinds ------------------------------------------------------------------------- */
 
 static enum meed_status check_kind(const json_t *object, enum meed_ledger_kind kind)

@@ -65,10 +65,8 @@ enum meed_status meed_quarantine_replay(const struct meed_quarantine_options *op
     struct meed_ledger_place place;
     struct meed_ledger_round entry;
     struct meed_arena arena;
-    struct meed_buf body;
     memset(clients, 0, (size_t)count * sizeof *clients);
     meed_arena_init_growing(&arena, "message", MEED_LIMIT_CLIENTS * 1024u);
-    meed_buf_init(&body, MEED_LIMIT_LEDGER_BODY_BYTES);
     for (int32_t at = 1; at < round && options->strikes > 0; at++) {
         if (!meed_ledger_find(ledger, at, &place)) {
             break;
@@ -77,13 +75,10 @@ enum meed_status meed_quarantine_replay(const struct meed_quarantine_options *op
             continue;
         }
         meed_arena_reset(&arena);
-        meed_buf_reset(&body);
-        MEED_TRY_OUT(meed_ledger_read(ledger, place.index, &place, &body));
-        MEED_TRY_OUT(meed_ledger_parse_round(body.data, body.size, &arena, &entry));
+        MEED_TRY_OUT(meed_ledger_read_round(ledger, place.index, &arena, &entry));
         note_round(options, &entry, names, count, clients);
     }
 out:
     meed_arena_clear(&arena);
-    meed_buf_clear(&body);
     return st;
 }

@@ -33,9 +33,7 @@ enum meed_status meed_reputation_replay(struct meed_ledger *ledger, int32_t roun
     struct meed_ledger_place place;
     struct meed_ledger_round entry;
     struct meed_arena arena;
-    struct meed_buf body;
     meed_arena_init_growing(&arena, "message", MEED_LIMIT_CLIENTS * 1024u);
-    meed_buf_init(&body, MEED_LIMIT_LEDGER_BODY_BYTES);
     for (int32_t i = 0; i < count; i++) {
         standing[i] = -1.0;
     }
@@ -45,13 +43,10 @@ enum meed_status meed_reputation_replay(struct meed_ledger *ledger, int32_t roun
             continue;
         }
         meed_arena_reset(&arena);
-        meed_buf_reset(&body);
-        MEED_TRY_OUT(meed_ledger_read(ledger, place.index, &place, &body));
-        MEED_TRY_OUT(meed_ledger_parse_round(body.data, body.size, &arena, &entry));
+        MEED_TRY_OUT(meed_ledger_read_round(ledger, place.index, &arena, &entry));
         unknown = meed_reputation_note(&entry, names, count, standing);
     }
 out:
     meed_arena_clear(&arena);
-    meed_buf_clear(&body);
     return st;
 }

@@ -28,8 +28,8 @@ static enum meed_status send_reply(struct meed_rpc_call *call, struct pull *pull
 }
 
 /* The round's base while it is open. When the run is over its result, but not to who asks for a
- * round: between asking what is on and pulling it, the last round may have ended, and a client would
- * train it once more upon what it led to. */
+ * round: between asking what is on and pulling it, the last round may have ended, and a client
+ * would train it once more upon what it led to. */
 static enum meed_status check_round(const struct meed_service_state *state, int32_t round)
 {
     if (round != 0 && round != state->round) {

@@ -16,9 +16,6 @@ static enum meed_status find_entry(struct meed_service *service, int32_t round,
                                    struct meed_arena *arena, struct meed_ledger_place *place,
                                    struct meed_ledger_round *entry)
 {
-    enum meed_status st = MEED_OK;
-    struct meed_buf body;
-    meed_buf_init(&body, MEED_LIMIT_LEDGER_BODY_BYTES);
     pthread_mutex_lock(&service->lock);
     bool settled = round >= 1 && round <= service->settled_round;
     pthread_mutex_unlock(&service->lock);
@@ -29,11 +26,7 @@ static enum meed_status find_entry(struct meed_service *service, int32_t round,
     if (place->kind != MEED_LEDGER_ROUND) {
         return MEED_FAIL(MEED_NOT_FOUND, "round %d was abandoned: nobody was paid", round);
     }
-    MEED_TRY_OUT(meed_ledger_read(service->config.ledger, place->index, place, &body));
-    MEED_TRY_OUT(meed_ledger_parse_round(body.data, body.size, arena, entry));
-out:
-    meed_buf_clear(&body);
-    return st;
+    return meed_ledger_read_round(service->config.ledger, place->index, arena, entry);
 }
 
 /* Details are computed again by nobody: without them the receipt has no axes. */

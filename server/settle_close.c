@@ -20,20 +20,6 @@ static void add_totals(struct meed_settle *settle, const struct meed_ledger_roun
     }
 }
 
-static enum meed_status read_round(struct meed_settle *settle, int64_t index,
-                                   struct meed_arena *arena, struct meed_ledger_round *entry)
-{
-    struct meed_ledger_place place;
-    struct meed_buf body;
-    meed_buf_init(&body, MEED_LIMIT_LEDGER_BODY_BYTES);
-    enum meed_status st = meed_ledger_read(settle->config.ledger, index, &place, &body);
-    if (st == MEED_OK) {
-        st = meed_ledger_parse_round(body.data, body.size, arena, entry);
-    }
-    meed_buf_clear(&body);
-    return st;
-}
-
 static enum meed_aggregator_seat seat_of(enum meed_receipt_state state)
 {
     switch (state) {
@@ -73,7 +59,8 @@ enum meed_status meed_settle_sum_up(struct meed_settle *settle)
         }
         if (place.kind == MEED_LEDGER_ROUND) {
             meed_arena_reset(&arena);
-            MEED_TRY_OUT(read_round(settle, place.index, &arena, &entry));
+            MEED_TRY_OUT(
+                meed_ledger_read_round(settle->config.ledger, place.index, &arena, &entry));
             add_totals(settle, &entry);
         }
     }
@@ -102,7 +89,7 @@ static enum meed_status write_entry(struct meed_settle *settle,
     }
     struct meed_arena arena;
     meed_arena_init_growing(&arena, "message", MEED_LIMIT_CLIENTS * 1024u);
-    MEED_TRY_OUT(read_round(settle, place.index, &arena, &old));
+    MEED_TRY_OUT(meed_ledger_read_round(settle->config.ledger, place.index, &arena, &old));
     bool same = old.client_count == entry->client_count && old.budget == entry->budget &&
                 memcmp(old.before_hash, entry->before_hash, MEED_SHA256_BYTES) == 0 &&
                 memcmp(old.after_hash, entry->after_hash, MEED_SHA256_BYTES) == 0;
@@ -283,7 +270,7 @@ enum meed_status meed_settle_publish(struct meed_settle *settle,
         st = MEED_FAIL(MEED_INTEGRITY, "the ledger has lost the entry of round %d", state->round);
         goto out;
     }
-    MEED_TRY_OUT(read_round(settle, place.index, &arena, &entry));
+    MEED_TRY_OUT(meed_ledger_read_round(settle->config.ledger, place.index, &arena, &entry));
     MEED_TRY_OUT(meed_settle_cohort(settle, state, &cohort));
     MEED_TRY_OUT(store_details(settle, cohort, &arena));
     meed_settle_fault(settle, "publish.receipts");

@@ -16,23 +16,14 @@ enum meed_status meed_settlement_before(struct meed_ledger *ledger, int32_t roun
                                         struct meed_arena *arena, struct meed_ledger_round *entry,
                                         bool *found)
 {
-    enum meed_status st = MEED_OK;
     struct meed_ledger_place place = {.kind = MEED_LEDGER_GENESIS};
-    struct meed_buf body;
-    meed_buf_init(&body, MEED_LIMIT_LEDGER_BODY_BYTES);
     for (int32_t at = round - 1; at > 0 && place.kind != MEED_LEDGER_ROUND; at--) {
         if (!meed_ledger_find(ledger, at, &place)) {
             break;
         }
     }
     *found = place.kind == MEED_LEDGER_ROUND;
-    if (*found) {
-        MEED_TRY_OUT(meed_ledger_read(ledger, place.index, &place, &body));
-        MEED_TRY_OUT(meed_ledger_parse_round(body.data, body.size, arena, entry));
-    }
-out:
-    meed_buf_clear(&body);
-    return st;
+    return *found ? meed_ledger_read_round(ledger, place.index, arena, entry) : MEED_OK;
 }
 
 /* ---- screening ------------------------------------------------------------------------------- */

@@ -108,16 +108,10 @@ enum meed_status meed_verification_entry(const struct meed_verification *v, int3
                                          struct meed_arena *arena, struct meed_ledger_round *entry)
 {
     struct meed_ledger_place place;
-    struct meed_buf body;
     if (!meed_ledger_find(v->ledger, round, &place)) {
         return MEED_FAIL(MEED_NOT_FOUND, "the ledger has no round %d", round);
     }
-    enum meed_status st = read_body(v, place.index, &place, &body);
-    if (st == MEED_OK) {
-        st = meed_ledger_parse_round(body.data, body.size, arena, entry);
-    }
-    meed_buf_clear(&body);
-    return st;
+    return meed_ledger_read_round(v->ledger, place.index, arena, entry);
 }
 
 enum meed_status meed_verification_after(const struct meed_verification *v, int32_t round,

@@ -131,22 +131,17 @@ static enum meed_status read_reputations(struct meed_ledger *ledger,
     struct meed_ledger_place place;
     struct meed_ledger_round entry;
     struct meed_arena arena;
-    struct meed_buf body;
     meed_arena_init_growing(&arena, "message", MEED_LIMIT_CLIENTS * 1024u);
-    meed_buf_init(&body, MEED_LIMIT_LEDGER_BODY_BYTES);
     for (int32_t round = 1; round < cohort->round; round++) {
         if (!meed_ledger_find(ledger, round, &place) || place.kind != MEED_LEDGER_ROUND) {
             continue;
         }
         meed_arena_reset(&arena);
-        meed_buf_reset(&body);
-        MEED_TRY_OUT(meed_ledger_read(ledger, place.index, &place, &body));
-        MEED_TRY_OUT(meed_ledger_parse_round(body.data, body.size, &arena, &entry));
+        MEED_TRY_OUT(meed_ledger_read_round(ledger, place.index, &arena, &entry));
         add_round(&entry, cohort, reputation);
     }
 out:
     meed_arena_clear(&arena);
-    meed_buf_clear(&body);
     return st;
 }
 
