@@ -8,8 +8,8 @@ static const double core_share = 0.6;
 /* 1/sd of a standard normal cut to its middle 60 %, and of one cut at ±2. */
 static const double core_scale = 2.1587, kept_scale = 1.1370;
 static const double kept_within = 2.0;
-/* The least of many windows is too narrow in few values: 1 + 3/n brings the median deviation of
- * 200,000 normal samples to 1.0 at n = 10, 20, 50 and 100, to 1.1 at 6. */
+/* The least of many windows is too narrow in few values; tests/unit/test_spread.c prints what this
+ * leaves of it. */
 static const double few = 3.0;
 
 static int rising(const void *x, const void *y)

@@ -21,9 +21,9 @@
  * are no part of the cohort; under three members GUARD needs harm alone, and under six there is no
  * UNLIKE.
  *
- * The thresholds come from 294 honest updates and 66 of attackers, ten clients, rounds 1 and 2, of
- * which they leave out one and all but 14 (ten of those with a backdoor), and from what went wrong
- * in a few dozen more. They are a choice: the experiments measure it.
+ * The thresholds are a choice, made on simulated cohorts of ten with and without attackers, equal
+ * and skewed (seeds 1 to 3 of examples/experiments); what they do on other seeds stands in the
+ * tables there.
  *
  * `score` puts all of it on one scale: 1 is where a client is left out. It ranks attackers before
  * honest clients far below that line too, which is what experiments measure as AUROC.

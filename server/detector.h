@@ -30,11 +30,11 @@
  * both those of most of it (evaluation/spread.h), σ at least a floor below which differences mean
  * nothing: 10 % in a norm, 5 % in a profile, 0.02 in a cosine. The ratio is z/T(n), T(n) = 4 (1 +
  * 6/(n − 4)) for n moving clients: the spread of ten is itself noisy, and a fixed threshold that
- * errs seldom among 100 honest Gaussians errs often among ten. T errs about once in 1,000 honest
- * Gaussians at every n from 6 up, without the floors; under 6 there is no cohort to judge by, and
- * these four stay 0. replay, duplicate and span are judged by themselves, atanh(cos)/atanh(0.999),
- * and the first two also against the cohort from a cosine of 0.9 up, so that a copy with noise of
- * its own is seen where others are not alike.
+ * errs seldom among 100 honest Gaussians errs often among ten. T errs in at most 1.3 of 1,000
+ * honest Gaussians at every n from 6 up, without the floors (unit.spread); under 6 there is no
+ * cohort to judge by, and these four stay 0. replay, duplicate and span are judged by themselves,
+ * atanh(cos)/atanh(0.999), and the first two also against the cohort from a cosine of 0.9 up, so
+ * that a copy with noise of its own is seen where others are not alike.
  *
  * The clients are put into the order of their bytes first, so a permutation of the cohort permutes
  * the results, bit for bit. What it leaves out: everything that shows in behaviour and not in

@@ -35,6 +35,32 @@ static void spread_is_right_for_normal_values(void **state)
     }
 }
 
+static void spread_thresholds_of_detectors_err_seldom(void **state)
+{
+    /* Goal: what server/detector.h calls suspicious, (x − middle)/deviation above 4 (1 + 6/(n −
+     * 4)), is seldom among normal values: at most 2 in 1,000 at every size. */
+    (void)state;
+    static const int32_t sizes[5] = {6, 8, 10, 20, 100};
+    struct meed_rng rng = meed_rng_stream(6, "spread", 0);
+    double values[MOST], sorted[MOST];
+    for (int s = 0; s < 5; s++) {
+        int32_t n = sizes[s], cohorts = 400000 / n, over = 0;
+        double threshold = 4.0 * (1.0 + 6.0 / (n - 4));
+        for (int32_t i = 0; i < cohorts; i++) {
+            for (int32_t k = 0; k < n; k++) {
+                values[k] = sorted[k] = meed_rng_normal(&rng);
+            }
+            struct meed_spread found = meed_spread_of(sorted, n);
+            for (int32_t k = 0; k < n; k++) {
+                over += values[k] - found.middle > threshold * found.deviation;
+            }
+        }
+        double rate = (double)over / ((double)cohorts * n);
+        print_message("%d values: %.2f of 1,000 above the threshold\n", n, 1000 * rate);
+        assert_true(rate <= 0.002);
+    }
+}
+
 static void spread_does_not_move_for_strangers(void **state)
 {
     /* Goal: four strangers in ten, ten deviations off or a thousand, on one side or both, give the
@@ -74,6 +100,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spread_is_right_for_normal_values),
+        cmocka_unit_test(spread_thresholds_of_detectors_err_seldom),
         cmocka_unit_test(spread_does_not_move_for_strangers),
         cmocka_unit_test(spread_of_few_and_of_equals),
     };
