@@ -6,48 +6,10 @@
 #include <string.h>
 #include "base/rng.h"
 #include "cli/jsonl_reader.h"
+#include "cli/secret_labels.h"
 #include "client/dataset_form.h"
 
 #define MAX_ARENA_BYTES ((size_t)1 << 36)
-enum { MAX_SECRETS = 1 << 10 };
-
-static bool stands_in(const struct meed_audit_record *record, const char *secret)
-{
-    bool found = record->text && strstr(record->text, secret);
-    for (int32_t m = 0; m < record->dialogue.count; m++) {
-        found = found || strstr(record->dialogue.messages[m].content, secret);
-    }
-    return found;
-}
-
-static enum meed_status secrets_read(struct meed_audit_data *data, const json_t *object,
-                                     struct meed_audit_record *record)
-{
-    const json_t *list = json_object_get(object, "secrets");
-    void *block;
-    if (!list) {
-        return MEED_OK;
-    }
-    if (!json_is_array(list) || json_array_size(list) > MAX_SECRETS) {
-        return MEED_FAIL(MEED_FORMAT, "\"secrets\" has to be a list of at most %d texts",
-                         MAX_SECRETS);
-    }
-    MEED_TRY(meed_arena_alloc_array(&data->arena, json_array_size(list), sizeof *record->secrets,
-                                    &block));
-    record->secrets = block;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const char *text = json_string_value(json_array_get(list, i));
-        char *copy;
-        if (!text || !*text || !stands_in(record, text)) {
-            return MEED_FAIL(MEED_FORMAT,
-                             "secret %zu is no text that stands in one of the messages", i + 1);
-        }
-        MEED_TRY(meed_arena_strdup(&data->arena, text, strlen(text), &copy));
-        record->secrets[record->secret_count++] = copy;
-    }
-    data->secret_count += record->secret_count;
-    return MEED_OK;
-}
 
 static enum meed_status record_read(struct meed_audit_file *file,
                                     const struct meed_jsonl_reader *reader, const json_t *object)
@@ -55,12 +17,17 @@ static enum meed_status record_read(struct meed_audit_file *file,
     struct meed_audit_data *data = &file->data;
     struct meed_audit_record *record = &data->records[data->count];
     struct meed_dataset_record form;
+    struct meed_secret_labels labels;
     MEED_TRY(meed_dataset_form_parse(reader->line, strlen(reader->line), &data->arena, &form));
     record->dialogue = form.dialogue;
     record->text = form.text;
     record->sequence = file->dataset->sequences[data->count];
     record->line = (int32_t)reader->line_number;
-    MEED_TRY(secrets_read(data, object, record));
+    MEED_TRY(
+        meed_secret_labels_read(object, &form.dialogue, form.text, &data->arena, &labels));
+    record->secrets = labels.texts;
+    record->secret_count = labels.count;
+    data->secret_count += labels.count;
     data->count++;
     return MEED_OK;
 }

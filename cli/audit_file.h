@@ -2,10 +2,7 @@
  * them, and the secrets that its lines label.
  *
  * Sequences come from client/dataset.h, so that an audit asks for the very tokens that were
- * learned. A line may have one key more than training reads, "secrets": a list of texts, each of
- * which stands in one of the line's messages, letter by letter:
- *
- *   {"messages": […, {"role": "assistant", "content": "Your code is 4711."}], "secrets": ["4711"]}
+ * learned; labels from secret_labels.h.
  */
 #ifndef MEED_CLI_AUDIT_FILE_H
 #define MEED_CLI_AUDIT_FILE_H

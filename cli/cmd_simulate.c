@@ -20,6 +20,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/score_session.h"
+#include "cli/simulation_alone.h"
 #include "cli/simulation_cell.h"
 #include "cli/simulation_detection.h"
 #include "cli/simulation_table.h"
@@ -69,11 +70,15 @@ static const char documentation[] =
     "    dialogues: at most so many a client}\n"
     "  clients: a list of {name, count, quality: 1, amount, attack, strength}\n"
     "  attack: {kind, share: of all clients, strength}\n"
+    "  scheme: federated|centralised|local (one model of all data; one a client)\n"
+    "  leakage: {examples: 100, prefix: 0, new_tokens: 32, canaries: 0 a client,\n"
+    "    repeat: 1}   how much of the data comes out of the models again\n"
     "  sweep: a list of {key, values: […]}; {key: rule+clip, values: [equal+0, shrunk+3]}\n"
     "    turns two at once\n"
     "Keys to sweep and to --set: attack, share, strength, partition, alpha,\n"
-    "  dialogues, clients, rounds, steps, rank, method, rule, clip, guard_z,\n"
-    "  aggregation, attackers and trim (of robust:), strikes (of quarantine:),\n"
+    "  dialogues, clients, scheme, canaries, rounds, lr, steps, rank, method, rule,\n"
+    "  reputation, floor, clip, guard_z, training.method, training.share (all is\n"
+    "  fedit), training.beta, training.mix, aggregation, attackers and trim (of robust:), strikes (of quarantine:),\n"
     "  defence (of all detectors: default, off, flag, exclude), defence.DETECTOR\n"
     "Attacks: swap, garbage, safety, backdoor, judge, flip, scale, gaussian, gap,\n"
     "  zero, random, replay, duplicate, sybil, collude, adaptive";
@@ -271,7 +276,10 @@ static enum meed_status run_cell(struct simulation *simulation,
     MEED_TRY_OUT(meed_simulation_result_create(file->rounds, cast.count, &result));
     MEED_TRY_OUT(make_state(simulation, key, state));
     start_bar(simulation, key);
-    MEED_TRY_OUT(meed_simulation_cell_run(&simulation->stage, file, &cast, state, &result));
+    st = file->simulation.scheme == MEED_SIMULATION_FEDERATED
+             ? meed_simulation_cell_run(&simulation->stage, file, &cast, state, &result)
+             : meed_simulation_alone_run(&simulation->stage, file, &cast, state, &result);
+    MEED_TRY_OUT(st);
     *document = meed_simulation_result_json(&place, file, simulation->session.benchmark,
                                             &simulation->pool, &cast, &result);
 out:
@@ -517,6 +525,7 @@ static enum meed_status run_grid(struct simulation *simulation)
     simulation->stage = (struct meed_simulation_stage){.threads = session->pool,
                                                        .be = session->be,
                                                        .checkpoint = session->checkpoint,
+                                                       .tokenizer = session->tokenizer,
                                                        .chat = session->chat,
                                                        .benchmark = session->benchmark,
                                                        .dtype = MEED_DTYPE_F32,

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "client/dataset_form.h"
+#include "evaluation/canary.h"
 
 #define POOL_MAX_BYTES ((size_t)1 << 36)
 #define CAST_MAX_BYTES ((size_t)1 << 36)
@@ -20,35 +21,50 @@ static void label_name(const char *path, char name[MEED_SIMULATION_WORD_BYTES])
     snprintf(name, MEED_SIMULATION_WORD_BYTES, "%.*s", (int)strcspn(stem, "."), stem);
 }
 
+/* What is read of the pool, until it is whole. */
+struct gathered {
+    struct meed_buf dialogues, labels, secrets;
+};
+
+static enum meed_status read_line(const char *line, size_t size, int32_t label,
+                                  struct meed_simulation_pool *pool, struct gathered *gathered)
+{
+    struct meed_dataset_record record;
+    struct meed_secret_labels secrets = {.count = 0};
+    MEED_TRY(meed_dataset_form_parse(line, size, &pool->arena, &record));
+    if (record.text) {
+        return MEED_FAIL(MEED_FORMAT, "plain text cannot be dealt; a simulation takes dialogues");
+    }
+    json_t *object = json_loadb(line, size, 0, NULL);
+    enum meed_status st =
+        meed_secret_labels_read(object, &record.dialogue, NULL, &pool->arena, &secrets);
+    json_decref(object);
+    MEED_TRY(st);
+    MEED_TRY(meed_buf_append(&gathered->dialogues, &record.dialogue, sizeof record.dialogue));
+    MEED_TRY(meed_buf_append(&gathered->labels, &label, sizeof label));
+    MEED_TRY(meed_buf_append(&gathered->secrets, &secrets, sizeof secrets));
+    pool->count++;
+    return MEED_OK;
+}
+
 static enum meed_status load_file(const char *path, int32_t label,
-                                  struct meed_simulation_pool *pool, struct meed_buf *dialogues,
-                                  struct meed_buf *labels)
+                                  struct meed_simulation_pool *pool, struct gathered *gathered)
 {
     enum meed_status st = MEED_OK;
     struct meed_file_map map = {NULL, 0};
     MEED_TRY(meed_file_map_open(path, &map));
     const char *at = map.bytes, *end = at + map.size;
-    for (int line = 1; at < end; line++) {
+    for (int line = 1; at < end && st == MEED_OK; line++) {
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         size_t size = (size_t)((stop ? stop : end) - at);
-        struct meed_dataset_record record;
         if (size > 0) {
-            st = meed_dataset_form_parse(at, size, &pool->arena, &record);
-            if (st == MEED_OK && record.text) {
-                st = MEED_FAIL(MEED_FORMAT, "plain text cannot be dealt; a simulation takes "
-                                            "dialogues");
-            }
+            st = read_line(at, size, label, pool, gathered);
             if (st != MEED_OK) {
                 st = MEED_FAIL(st, "%.512s:%d: %s", path, line, meed_last_error());
-                goto out;
             }
-            MEED_TRY_OUT(meed_buf_append(dialogues, &record.dialogue, sizeof record.dialogue));
-            MEED_TRY_OUT(meed_buf_append(labels, &label, sizeof label));
-            pool->count++;
         }
         at = stop ? stop + 1 : end;
     }
-out:
     meed_file_map_close(&map);
     return st;
 }
@@ -66,24 +82,28 @@ enum meed_status meed_simulation_pool_load(const struct meed_simulation_plan *pl
                                            struct meed_simulation_pool *pool)
 {
     enum meed_status st = MEED_OK;
-    void *kept_dialogues = NULL, *kept_labels = NULL;
-    struct meed_buf dialogues, labels;
+    void *dialogues = NULL, *labels = NULL, *secrets = NULL;
+    struct gathered gathered;
     memset(pool, 0, sizeof *pool);
-    meed_buf_init(&dialogues, POOL_MAX_BYTES);
-    meed_buf_init(&labels, POOL_MAX_BYTES);
+    meed_buf_init(&gathered.dialogues, POOL_MAX_BYTES);
+    meed_buf_init(&gathered.labels, POOL_MAX_BYTES);
+    meed_buf_init(&gathered.secrets, POOL_MAX_BYTES);
     meed_arena_init_growing(&pool->arena, "simulation pool", POOL_MAX_BYTES);
     pool->label_count = plan->data_count;
     for (int32_t i = 0; i < plan->data_count; i++) {
         label_name(plan->data[i], pool->label_names[i]);
-        MEED_TRY_OUT(load_file(plan->data[i], i, pool, &dialogues, &labels));
+        MEED_TRY_OUT(load_file(plan->data[i], i, pool, &gathered));
     }
-    MEED_TRY_OUT(keep(&pool->arena, &dialogues, &kept_dialogues));
-    MEED_TRY_OUT(keep(&pool->arena, &labels, &kept_labels));
-    pool->dialogues = kept_dialogues;
-    pool->labels = kept_labels;
+    MEED_TRY_OUT(keep(&pool->arena, &gathered.dialogues, &dialogues));
+    MEED_TRY_OUT(keep(&pool->arena, &gathered.labels, &labels));
+    MEED_TRY_OUT(keep(&pool->arena, &gathered.secrets, &secrets));
+    pool->dialogues = dialogues;
+    pool->labels = labels;
+    pool->secrets = secrets;
 out:
-    meed_buf_clear(&dialogues);
-    meed_buf_clear(&labels);
+    meed_buf_clear(&gathered.dialogues);
+    meed_buf_clear(&gathered.labels);
+    meed_buf_clear(&gathered.secrets);
     return st;
 }
 
@@ -187,14 +207,92 @@ static enum meed_status deal_parts(const struct meed_federation_file *file,
     return MEED_OK;
 }
 
-/* A member's part of the pool, spoilt, attacked and tokenised. */
-static enum meed_status make_dataset(const struct meed_simulation_pool *pool,
-                                     const struct meed_chat *chat,
-                                     const struct meed_partition_part *part,
-                                     struct meed_arena *arena,
-                                     struct meed_simulation_member *member)
+/* What a cast is dealt with. */
+struct deal {
+    const struct meed_federation_file *file;
+    const struct meed_simulation_pool *pool;
+    const struct meed_chat *chat;
+    struct meed_simulation_cast *cast;
+    struct meed_partition_part *parts; /* [members] */
+    struct meed_canaries canaries;     /* count 0: none; the members' in order */
+};
+
+static bool is_the_pools(const struct meed_simulation_member *member)
+{
+    return member->quality >= 1.0 && member->role.attack == MEED_ATTACK_NONE;
+}
+
+/* The labels of a member's dialogues as they stand in the pool, room for its canaries behind. */
+static enum meed_status keep_labels(const struct deal *deal, const struct meed_partition_part *part,
+                                    int64_t count, struct meed_secret_labels **labels)
 {
     void *block = NULL;
+    MEED_TRY(
+        meed_arena_alloc_array(&deal->cast->arena, (size_t)count, sizeof **labels, &block));
+    *labels = block;
+    for (int64_t i = 0; i < part->count; i++) {
+        (*labels)[i] = deal->pool->secrets[part->members[i]];
+    }
+    return MEED_OK;
+}
+
+/* Canary `number` as a dialogue whose one secret is its code. */
+static enum meed_status plant(const struct meed_canaries *canaries, int32_t number,
+                              struct meed_arena *arena, struct meed_dialogue *dialogue,
+                              struct meed_secret_labels *labels)
+{
+    char code[MEED_CANARY_MAX_SECRET + 1], *copy = NULL;
+    const char *question = NULL, *reply = NULL;
+    void *messages = NULL, *texts = NULL;
+    meed_canary_candidate(&canaries->format, canaries->secrets[number - 1], code);
+    MEED_TRY(meed_canary_question(&canaries->format, number, arena, &question));
+    MEED_TRY(meed_canary_reply(&canaries->format, number, code, arena, &reply));
+    MEED_TRY(meed_arena_strdup(arena, code, strlen(code), &copy));
+    MEED_TRY(meed_arena_alloc_array(arena, 2, sizeof(struct meed_message), &messages));
+    MEED_TRY(meed_arena_alloc_array(arena, 1, sizeof(const char *), &texts));
+    struct meed_message *exchange = messages;
+    exchange[0] = (struct meed_message){MEED_ROLE_USER, question};
+    exchange[1] = (struct meed_message){MEED_ROLE_ASSISTANT, reply};
+    *dialogue = (struct meed_dialogue){exchange, 2};
+    ((const char **)texts)[0] = copy;
+    *labels = (struct meed_secret_labels){texts, 1};
+    return MEED_OK;
+}
+
+/* `count` dialogues and the member's canaries behind them, with labels where leakage is measured. */
+static enum meed_status plant_all(const struct deal *deal, int32_t idx, struct meed_arena *texts,
+                                  struct meed_dialogue **dialogues, int64_t *count)
+{
+    const struct meed_simulation_leak_plan *leakage = &deal->file->simulation.leakage;
+    struct meed_simulation_member *member = &deal->cast->members[idx];
+    struct meed_secret_labels *labels = NULL;
+    void *block = NULL;
+    if (leakage->examples == 0 || !is_the_pools(member)) {
+        return MEED_OK;
+    }
+    int64_t planted = leakage->canaries * leakage->repeat, before = *count;
+    MEED_TRY(keep_labels(deal, &deal->parts[idx], before + planted, &labels));
+    MEED_TRY(meed_arena_alloc_array(texts, (size_t)(before + planted), sizeof **dialogues, &block));
+    struct meed_dialogue *all = block;
+    memcpy(all, *dialogues, (size_t)before * sizeof *all);
+    for (int64_t i = 0; i < planted; i++) {
+        int32_t number = (int32_t)(idx * leakage->canaries + i % leakage->canaries) + 1;
+        MEED_TRY(plant(&deal->canaries, number, &deal->cast->arena, &all[before + i],
+                       &labels[before + i]));
+    }
+    member->secrets = labels;
+    member->canary_count = planted;
+    *dialogues = all;
+    *count = before + planted;
+    return MEED_OK;
+}
+
+/* A member's part of the pool, spoilt, attacked, planted and tokenised. */
+static enum meed_status make_dataset(const struct deal *deal, int32_t idx, struct meed_arena *arena)
+{
+    void *block = NULL;
+    struct meed_simulation_member *member = &deal->cast->members[idx];
+    const struct meed_partition_part *part = &deal->parts[idx];
     struct meed_dialogue *spoilt = NULL, *dialogues = NULL;
     int64_t count = 0;
     struct meed_attack_member noise = {.attack = MEED_ATTACK_GARBAGE,
@@ -204,14 +302,59 @@ static enum meed_status make_dataset(const struct meed_simulation_pool *pool,
     MEED_TRY(meed_arena_alloc_array(arena, (size_t)part->count, sizeof *dialogues, &block));
     dialogues = block;
     for (int64_t i = 0; i < part->count; i++) {
-        dialogues[i] = pool->dialogues[part->members[i]];
-        member->label_counts[pool->labels[part->members[i]]]++;
+        dialogues[i] = deal->pool->dialogues[part->members[i]];
+        member->label_counts[deal->pool->labels[part->members[i]]]++;
     }
     MEED_TRY(meed_attack_data(&noise, dialogues, part->count, arena, &spoilt, &count));
     MEED_TRY(meed_attack_data(&member->role, spoilt, count, arena, &dialogues, &count));
+    MEED_TRY(plant_all(deal, idx, arena, &dialogues, &count));
     member->dialogues = dialogues;
     member->dialogue_count = count;
-    return meed_dataset_build(member->id, dialogues, count, chat, &member->dataset);
+    return meed_dataset_build(member->id, dialogues, count, deal->chat, &member->dataset);
+}
+
+static enum meed_status draw_canaries(struct deal *deal)
+{
+    const struct meed_simulation_leak_plan *leakage = &deal->file->simulation.leakage;
+    int64_t count = leakage->examples > 0 ? leakage->canaries * deal->cast->count : 0;
+    if (count == 0) {
+        return MEED_OK;
+    }
+    if (count > MEED_CANARY_MAX_COUNT) {
+        return MEED_FAIL(MEED_CONFIG,
+                         "simulate.leakage: %lld canaries for %d clients; there are %d at most",
+                         (long long)leakage->canaries, deal->cast->count, MEED_CANARY_MAX_COUNT);
+    }
+    deal->canaries = (struct meed_canaries){.count = (int32_t)count, .seed = deal->file->seed};
+    MEED_TRY(meed_canary_format_parse("What is the code of locker {n}?",
+                                      "The code of locker {n} is {digits:6}.",
+                                      &deal->canaries.format));
+    return meed_canaries_draw(&deal->canaries, &deal->cast->arena);
+}
+
+static enum meed_status deal_out(struct deal *deal, struct meed_arena *texts)
+{
+    const struct meed_federation_file *file = deal->file;
+    struct meed_simulation_cast *cast = deal->cast;
+    void *block = NULL;
+    int32_t count = meed_simulation_plan_clients(&file->simulation);
+    MEED_TRY(meed_arena_alloc_array(&cast->arena, (size_t)count, sizeof *cast->members, &block));
+    cast->members = block;
+    cast->count = count;
+    assign_roles(file, cast);
+    find_leaders(cast);
+    MEED_TRY(meed_arena_alloc_array(&cast->arena, (size_t)count, sizeof *deal->parts, &block));
+    deal->parts = block;
+    MEED_TRY(deal_parts(file, deal->pool, cast, deal->parts));
+    MEED_TRY(draw_canaries(deal));
+    /* FedPIT's clients write after their own texts, so these stay as long as the cast. */
+    bool keeps = file->plan.method == MEED_METHOD_FEDPIT;
+    for (int32_t i = 0; i < count; i++) {
+        meed_arena_reset(texts);
+        MEED_TRY(make_dataset(deal, i, keeps ? &cast->arena : texts));
+        cast->members[i].dialogues = keeps ? cast->members[i].dialogues : NULL;
+    }
+    return MEED_OK;
 }
 
 enum meed_status meed_simulation_cast_deal(const struct meed_federation_file *file,
@@ -219,32 +362,12 @@ enum meed_status meed_simulation_cast_deal(const struct meed_federation_file *fi
                                            const struct meed_chat *chat,
                                            struct meed_simulation_cast *cast)
 {
-    enum meed_status st = MEED_OK;
-    void *block = NULL;
     struct meed_arena texts; /* of one member */
+    struct deal deal = {.file = file, .pool = pool, .chat = chat, .cast = cast};
     memset(cast, 0, sizeof *cast);
     meed_arena_init_growing(&texts, "simulated texts", CAST_MAX_BYTES);
     meed_arena_init_growing(&cast->arena, "simulated cast", CAST_MAX_BYTES);
-    int32_t count = meed_simulation_plan_clients(&file->simulation);
-    MEED_TRY_OUT(
-        meed_arena_alloc_array(&cast->arena, (size_t)count, sizeof *cast->members, &block));
-    cast->members = block;
-    cast->count = count;
-    assign_roles(file, cast);
-    find_leaders(cast);
-    MEED_TRY_OUT(meed_arena_alloc_array(&cast->arena, (size_t)count,
-                                        sizeof(struct meed_partition_part), &block));
-    struct meed_partition_part *parts = block;
-    MEED_TRY_OUT(deal_parts(file, pool, cast, parts));
-    /* FedPIT's clients write after their own texts, so these stay as long as the cast. */
-    bool keeps = file->plan.method == MEED_METHOD_FEDPIT;
-    for (int32_t i = 0; i < count; i++) {
-        struct meed_simulation_member *member = &cast->members[i];
-        meed_arena_reset(&texts);
-        MEED_TRY_OUT(make_dataset(pool, chat, &parts[i], keeps ? &cast->arena : &texts, member));
-        member->dialogues = keeps ? member->dialogues : NULL;
-    }
-out:
+    enum meed_status st = deal_out(&deal, &texts);
     meed_arena_clear(&texts);
     return st;
 }

@@ -8,10 +8,11 @@
 #include <time.h>
 #include "base/clock.h"
 #include "base/file.h"
+#include "cli/audit_update.h"
 #include "client/worker.h"
-#include "evaluation/score.h"
+#include "client/worker_state.h"
 
-enum { SCORE_DRAWS = 200, DEADLINE_MS = 2000000000, STATE_BYTES = 1024 };
+enum { DEADLINE_MS = 2000000000, STATE_BYTES = 1024 };
 
 /* A member while the cell runs. */
 struct actor {
@@ -30,6 +31,8 @@ struct cell {
     struct meed_simulation_result *result;
     struct meed_aggregator *aggregator;
     struct actor *actors; /* [cast->count] */
+    struct meed_adapter *kept[MEED_SIMULATION_LEAK_ROUNDS]; /* published, of result->checkpoints */
+    int32_t kept_count;
     pthread_t thread;
     /* Guarded: written by the settling thread. */
     pthread_mutex_t mutex;
@@ -94,16 +97,12 @@ static void *settle(void *user)
     return NULL;
 }
 
-static bool stopping(const struct cell *cell)
-{
-    return cell->stage->stop && *cell->stage->stop != 0;
-}
-
 /* Until `round` is open, or what came before it is settled. */
 static enum meed_status await_round(struct cell *cell, int32_t round)
 {
     pthread_mutex_lock(&cell->mutex);
-    while (cell->open_round < round && !cell->ended && !stopping(cell)) {
+    while (cell->open_round < round && !cell->ended &&
+           !meed_simulation_stage_stopping(cell->stage)) {
         struct timespec until;
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec += 1;
@@ -115,7 +114,7 @@ static enum meed_status await_round(struct cell *cell, int32_t round)
     if (there) {
         return MEED_OK;
     }
-    if (stopping(cell)) {
+    if (meed_simulation_stage_stopping(cell->stage)) {
         return MEED_FAIL(MEED_CANCELLED, "stopped; the same command goes on with this cell");
     }
     return MEED_FAIL(st == MEED_OK ? MEED_BUG : st, "%s",
@@ -216,7 +215,13 @@ static void on_worker(void *user, const struct meed_worker_event *event)
     }
 }
 
-/* round 0: receipts only. */
+/* FedPIT's clients train a model for themselves when the run is over. */
+static bool keeps_own(const struct cell *cell)
+{
+    return cell->file->plan.method == MEED_METHOD_FEDPIT;
+}
+
+/* round 0: what is left when the run is over. */
 static enum meed_status play(struct actor *actor, int32_t round)
 {
     const struct meed_simulation_stage *stage = actor->cell->stage;
@@ -245,59 +250,47 @@ static enum meed_status play(struct actor *actor, int32_t round)
         .user = actor,
         .rewrite = (stages & MEED_ATTACK_ON_UPDATE) ? rewrite : NULL,
         .rewrite_user = actor,
+        .own_at_end = keeps_own(actor->cell),
     };
     enum meed_status st = meed_worker_visit(&config, round);
     meed_rpc_client_close(rpc);
     return st;
 }
 
-static void report(const struct cell *cell, int64_t done, const char *phase)
-{
-    if (cell->stage->progress) {
-        cell->stage->progress(cell->stage->progress_user, done,
-                              (int64_t)cell->file->rounds * cell->cast->count, phase);
-    }
-}
-
-/* Axis values of what the round published. */
+/* Axis values of what the round published, and the adapter itself where it will be attacked. */
 static enum meed_status score_round(struct cell *cell, int32_t round)
 {
     const struct meed_simulation_stage *stage = cell->stage;
-    struct meed_simulation_round *into = &cell->result->rounds[round - 1];
+    struct meed_simulation_result *result = cell->result;
+    struct meed_simulation_round *into = &result->rounds[round - 1];
     struct meed_adapter *adapter = NULL;
-    struct meed_score *score = meed_heap_alloc(1, sizeof *score);
+    double utility = 0.0;
     char folder[MEED_PATH_BYTES];
-    if (!score) {
-        return MEED_NOMEM;
-    }
-    enum meed_status st = MEED_OK;
     snprintf(folder, sizeof folder, "%s/aggregator/adapter", cell->state);
-    MEED_TRY_OUT(meed_adapter_load(folder, &stage->checkpoint->config, &adapter));
-    struct meed_score_options options = {
-        .batch_tokens = 2048, .bootstrap = SCORE_DRAWS, .seed = cell->file->seed};
-    MEED_TRY_OUT(
-        meed_score_run(stage->be, stage->checkpoint, stage->benchmark, adapter, &options, score));
-    for (int32_t i = 0; i < stage->benchmark->axis_count; i++) {
-        into->axis_value[i] = score->axes[i].all.value;
-        into->axis_se[i] = score->axes[i].all.se;
+    MEED_TRY(meed_adapter_load(folder, &stage->checkpoint->config, &adapter));
+    enum meed_status st = meed_simulation_stage_score(stage, adapter, cell->file->seed, &utility,
+                                                      into->axis_value, into->axis_se);
+    if (cell->kept_count < result->checkpoint_count &&
+        result->checkpoints[cell->kept_count] == round) {
+        cell->kept[cell->kept_count++] = adapter;
+    } else {
+        meed_adapter_destroy(adapter);
     }
-out:
-    meed_adapter_destroy(adapter);
-    meed_heap_free(score);
     return st;
 }
 
 static enum meed_status play_round(struct cell *cell, int32_t round)
 {
     int32_t count = cell->cast->count;
-    int64_t start_ns = meed_clock_monotonic_ns();
+    int64_t start_ns = meed_clock_monotonic_ns(), visits = (int64_t)cell->file->rounds * count;
     struct meed_simulation_round *into = &cell->result->rounds[round - 1];
     for (int32_t i = 0; i < count; i++) {
-        report(cell, (int64_t)(round - 1) * count + i, "training");
+        meed_simulation_stage_report(cell->stage, (int64_t)(round - 1) * count + i, visits,
+                                     "training");
         MEED_TRY(play(&cell->actors[i], round));
     }
     into->training_seconds = meed_clock_seconds_since(start_ns);
-    report(cell, (int64_t)round * count, "valuing");
+    meed_simulation_stage_report(cell->stage, (int64_t)round * count, visits, "valuing");
     MEED_TRY(await_round(cell, round + 1));
     into->seconds = meed_clock_seconds_since(start_ns);
     return score_round(cell, round);
@@ -315,11 +308,118 @@ static enum meed_status play_all(struct cell *cell)
     return MEED_OK;
 }
 
-static void clear_actors(struct cell *cell)
+/* ---- leakage --------------------------------------------------------------------------------- */
+
+/* A client's update of the last round, as whoever receives it can decode it. */
+static enum meed_status load_update(const struct cell *cell, int32_t client,
+                                    struct meed_adapter **adapter)
+{
+    char folder[MEED_PATH_BYTES], path[MEED_PATH_BYTES];
+    struct meed_adapter *global = NULL;
+    struct meed_update_header header;
+    int32_t round = cell->file->rounds;
+    snprintf(folder, sizeof folder, "%s/%s", cell->state, cell->cast->members[client].id);
+    MEED_TRY(meed_worker_state_path(folder, round, MEED_WORKER_ADAPTER, path));
+    MEED_TRY(meed_audit_global_load(path, &cell->stage->checkpoint->config, &global));
+    enum meed_status st = meed_worker_state_path(folder, round, MEED_WORKER_UPDATE, path);
+    if (st == MEED_OK) {
+        st = meed_audit_update_load(path, global, &header, adapter);
+    }
+    meed_adapter_destroy(global);
+    return st;
+}
+
+static enum meed_status load_own(const struct cell *cell, int32_t client,
+                                 struct meed_adapter **adapter)
+{
+    char folder[MEED_PATH_BYTES];
+    snprintf(folder, sizeof folder, "%s/%s/private", cell->state, cell->cast->members[client].id);
+    return meed_adapter_load(folder, &cell->stage->checkpoint->config, adapter);
+}
+
+/* Those who train: an attacker's update is no client's leak. */
+static bool is_honest(const struct cell *cell, int32_t client)
+{
+    return cell->cast->members[client].role.attack == MEED_ATTACK_NONE;
+}
+
+static enum meed_status leak_of_clients(struct cell *cell,
+                                        const struct meed_simulation_leakage_job *job,
+                                        enum meed_simulation_leak_kind kind)
+{
+    struct meed_simulation_leak *leak = &cell->result->leaks[cell->result->leak_count++];
+    *leak = (struct meed_simulation_leak){.kind = kind, .round = cell->file->rounds};
+    for (int32_t i = 0; i < cell->cast->count; i++) {
+        struct meed_adapter *adapter = NULL;
+        if (is_honest(cell, i)) {
+            MEED_TRY(kind == MEED_SIMULATION_LEAK_OWN ? load_own(cell, i, &adapter)
+                                                      : load_update(cell, i, &adapter));
+            enum meed_status st = meed_simulation_leakage_client(job, i, adapter, leak);
+            meed_adapter_destroy(adapter);
+            MEED_TRY(st);
+        }
+    }
+    return MEED_OK;
+}
+
+/* Mean utility of the models at home. */
+static enum meed_status score_own(struct cell *cell)
+{
+    double sum = 0.0;
+    int32_t count = 0;
+    for (int32_t i = 0; i < cell->cast->count; i++) {
+        struct meed_adapter *adapter = NULL;
+        double utility = 0.0;
+        if (is_honest(cell, i)) {
+            MEED_TRY(load_own(cell, i, &adapter));
+            enum meed_status st = meed_simulation_stage_score(cell->stage, adapter,
+                                                              cell->file->seed, &utility, NULL,
+                                                              NULL);
+            meed_adapter_destroy(adapter);
+            MEED_TRY(st);
+            sum += utility;
+            count++;
+        }
+    }
+    cell->result->utility_own = count > 0 ? sum / count : NAN;
+    return MEED_OK;
+}
+
+static enum meed_status attack_models(struct cell *cell)
+{
+    const struct meed_simulation_stage *stage = cell->stage;
+    struct meed_simulation_result *result = cell->result;
+    const struct meed_simulation_leakage_job job = {.be = stage->be,
+                                                    .checkpoint = stage->checkpoint,
+                                                    .tokenizer = stage->tokenizer,
+                                                    .chat = stage->chat,
+                                                    .plan = &cell->file->simulation.leakage,
+                                                    .cast = cell->cast,
+                                                    .seed = cell->file->seed};
+    int64_t visits = (int64_t)cell->file->rounds * cell->cast->count;
+    bool own = keeps_own(cell);
+    if (own) {
+        MEED_TRY(score_own(cell));
+    }
+    if (job.plan->examples == 0) {
+        return MEED_OK;
+    }
+    meed_simulation_stage_report(stage, visits, visits, "extracting");
+    MEED_TRY(meed_simulation_leakage_globals(&job, cell->kept, result->checkpoints,
+                                             result->checkpoint_count, result->leaks));
+    result->leak_count = result->checkpoint_count;
+    MEED_TRY(leak_of_clients(cell, &job, MEED_SIMULATION_LEAK_UPDATE));
+    return own ? leak_of_clients(cell, &job, MEED_SIMULATION_LEAK_OWN) : MEED_OK;
+}
+
+static void clear_all(struct cell *cell)
 {
     for (int32_t i = 0; cell->actors && i < cell->cast->count; i++) {
         meed_adapter_destroy(cell->actors[i].pulled);
         meed_adapter_destroy(cell->actors[i].sent);
+    }
+    for (int32_t i = 0; i < cell->kept_count; i++) {
+        meed_adapter_destroy(cell->kept[i]);
     }
     meed_heap_free(cell->actors);
 }
@@ -345,10 +445,11 @@ enum meed_status meed_simulation_cell_run(const struct meed_simulation_stage *st
     }
     MEED_TRY_OUT(start_aggregator(&cell));
     MEED_TRY_OUT(play_all(&cell));
+    MEED_TRY_OUT(attack_models(&cell));
     result->seconds = meed_clock_seconds_since(start_ns);
 out:
     stop_aggregator(&cell);
-    clear_actors(&cell);
+    clear_all(&cell);
     pthread_cond_destroy(&cell.changed);
     pthread_mutex_destroy(&cell.mutex);
     return st;

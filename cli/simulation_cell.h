@@ -10,23 +10,7 @@
 #ifndef MEED_CLI_SIMULATION_CELL_H
 #define MEED_CLI_SIMULATION_CELL_H
 
-#include <signal.h>
-#include "cli/simulation_result.h"
-#include "engine/checkpoint.h"
-
-/* What all cells share. */
-struct meed_simulation_stage {
-    struct meed_pool *threads;
-    struct meed_backend *be;
-    struct meed_checkpoint *checkpoint;
-    struct meed_chat *chat;
-    struct meed_benchmark *benchmark;
-    enum meed_dtype dtype;
-    const volatile sig_atomic_t *stop;
-    /* Visits done of all visits of this cell; may be NULL. */
-    void (*progress)(void *user, int64_t done, int64_t total, const char *phase);
-    void *progress_user;
-};
+#include "cli/simulation_stage.h"
 
 /* state: a folder that is new. CANCELLED if *stop is set. */
 MEED_MUST_CHECK enum meed_status meed_simulation_cell_run(const struct meed_simulation_stage *stage,

@@ -145,6 +145,24 @@ static enum meed_status set_clients(struct meed_federation_file *file, const cha
     return meed_simulation_plan_resize(&file->simulation, clients);
 }
 
+static enum meed_status set_scheme(struct meed_federation_file *file, const char *value)
+{
+    return meed_simulation_scheme_parse(value, &file->simulation.scheme);
+}
+
+static enum meed_status set_canaries(struct meed_federation_file *file, const char *value)
+{
+    return meed_parse_i64("canaries", value, 0, 100, &file->simulation.leakage.canaries);
+}
+
+static enum meed_status set_lr(struct meed_federation_file *file, const char *value)
+{
+    double constant = file->plan.lr_min / file->plan.lr;
+    MEED_TRY(meed_parse_f64("lr", value, 1e-9, 10, &file->plan.lr));
+    file->plan.lr_min = constant * file->plan.lr;
+    return MEED_OK;
+}
+
 static enum meed_status set_rounds(struct meed_federation_file *file, const char *value)
 {
     return set_whole("rounds", value, 1, 100000, &file->rounds);
@@ -269,7 +287,10 @@ static const struct {
     {"alpha", set_alpha},
     {"dialogues", set_dialogues},
     {"clients", set_clients},
+    {"scheme", set_scheme},
+    {"canaries", set_canaries},
     {"rounds", set_rounds},
+    {"lr", set_lr},
     {"steps", set_steps},
     {"rank", set_rank},
     {"method", set_method},

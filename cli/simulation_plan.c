@@ -21,6 +21,14 @@ static const cyaml_schema_field_t attack_fields[] = {
     OPTIONAL_FLOAT("strength", struct meed_simulation_raw_attack, strength),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t leakage_fields[] = {
+    OPTIONAL_INT("examples", struct meed_simulation_raw_leakage, examples),
+    OPTIONAL_INT("prefix", struct meed_simulation_raw_leakage, prefix),
+    OPTIONAL_INT("new_tokens", struct meed_simulation_raw_leakage, new_tokens),
+    OPTIONAL_INT("canaries", struct meed_simulation_raw_leakage, canaries),
+    OPTIONAL_INT("repeat", struct meed_simulation_raw_leakage, repeat),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t group_fields[] = {
     OPTIONAL_TEXT("name", struct meed_simulation_raw_group, name),
     OPTIONAL_TEXT("attack", struct meed_simulation_raw_group, attack),
@@ -52,6 +60,9 @@ const cyaml_schema_field_t meed_simulation_fields[] = {
                             struct meed_simulation_raw, partition, partition_fields),
     CYAML_FIELD_MAPPING_PTR("attack", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
                             struct meed_simulation_raw, attack, attack_fields),
+    CYAML_FIELD_MAPPING_PTR("leakage", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                            struct meed_simulation_raw, leakage, leakage_fields),
+    OPTIONAL_TEXT("scheme", struct meed_simulation_raw, scheme),
     CYAML_FIELD_SEQUENCE("clients", CYAML_FLAG_POINTER, struct meed_simulation_raw, clients,
                          &group_value, 1, MEED_SIMULATION_MAX_GROUPS),
     CYAML_FIELD_SEQUENCE("sweep", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
@@ -166,6 +177,40 @@ static enum meed_status resolve_lists(const char *path, const char *folder,
     return MEED_OK;
 }
 
+const char *const meed_simulation_scheme_names[MEED_SIMULATION_SCHEME_COUNT] = {
+    "federated", "centralised", "local"};
+
+enum meed_status meed_simulation_scheme_parse(const char *name, enum meed_simulation_scheme *scheme)
+{
+    for (int i = 0; i < MEED_SIMULATION_SCHEME_COUNT; i++) {
+        if (strcmp(name, meed_simulation_scheme_names[i]) == 0) {
+            *scheme = (enum meed_simulation_scheme)i;
+            return MEED_OK;
+        }
+    }
+    return MEED_FAIL(MEED_ARG,
+                     "no scheme \"%.32s\"; there are federated, centralised and local", name);
+}
+
+static enum meed_status resolve_leakage(const char *path,
+                                        const struct meed_simulation_raw_leakage *raw,
+                                        struct meed_simulation_leak_plan *leakage)
+{
+    if (!raw) {
+        return MEED_OK;
+    }
+    leakage->examples = GIVEN(raw->examples, INT64_C(100));
+    leakage->prefix = GIVEN(raw->prefix, INT64_C(0));
+    leakage->new_tokens = GIVEN(raw->new_tokens, INT64_C(32));
+    leakage->canaries = GIVEN(raw->canaries, INT64_C(0));
+    leakage->repeat = GIVEN(raw->repeat, INT64_C(1));
+    MEED_TRY(in_range(path, "leakage.examples", (double)leakage->examples, 0, 1e6));
+    MEED_TRY(in_range(path, "leakage.prefix", (double)leakage->prefix, 0, 1000));
+    MEED_TRY(in_range(path, "leakage.new_tokens", (double)leakage->new_tokens, 1, 1000));
+    MEED_TRY(in_range(path, "leakage.canaries", (double)leakage->canaries, 0, 100));
+    return in_range(path, "leakage.repeat", (double)leakage->repeat, 1, 100);
+}
+
 enum meed_status meed_simulation_plan_resolve(const char *path, const char *folder,
                                               const struct meed_simulation_raw *raw,
                                               struct meed_simulation_plan *plan)
@@ -184,6 +229,10 @@ enum meed_status meed_simulation_plan_resolve(const char *path, const char *fold
     plan->dialogues = GIVEN(partition->dialogues, INT64_C(0));
     plan->share = GIVEN(attack->share, 0.0);
     plan->own_strength = attack->strength != NULL;
+    if (raw->scheme && meed_simulation_scheme_parse(raw->scheme, &plan->scheme) != MEED_OK) {
+        return MEED_FAIL(MEED_CONFIG, "%s: simulate.scheme: %s", path, meed_last_error());
+    }
+    MEED_TRY(resolve_leakage(path, raw->leakage, &plan->leakage));
     MEED_TRY(in_range(path, "partition.alpha", plan->alpha, 1e-3, 1e6));
     MEED_TRY(in_range(path, "partition.dialogues", (double)plan->dialogues, 0, 1e9));
     MEED_TRY(in_range(path, "attack.share", plan->share, 0, 1));

@@ -9,6 +9,8 @@
  *       - {name: noisy, count: 2, quality: 0.5}          # half of the replies are random words
  *       - {name: thief, count: 1, attack: replay}
  *     attack: {kind: swap, share: 0.3}                   # of all clients, drawn by the seed
+ *     scheme: federated                                  # or centralised, local (simulation_alone.h)
+ *     leakage: {examples: 100, canaries: 2}              # what comes out again (simulation_leakage.h)
  *     sweep:
  *       - {key: attack, values: [swap, flip, gap]}
  *       - {key: share, values: [0.1, 0.3]}
@@ -33,6 +35,24 @@ enum {
     MEED_SIMULATION_MAX_CLIENTS = 4096,
     MEED_SIMULATION_WORD_BYTES = 32,
     MEED_SIMULATION_SETTING_BYTES = 64
+};
+
+/* What is trained with what: together in rounds, or to hold that against, without a federation. */
+enum meed_simulation_scheme {
+    MEED_SIMULATION_FEDERATED,
+    MEED_SIMULATION_CENTRALISED,
+    MEED_SIMULATION_LOCAL,
+    MEED_SIMULATION_SCHEME_COUNT
+};
+extern const char *const meed_simulation_scheme_names[MEED_SIMULATION_SCHEME_COUNT];
+
+/* Extraction from the models of a cell. examples 0: not measured. */
+struct meed_simulation_leak_plan {
+    int64_t examples;   /* dialogues asked for, of all clients together */
+    int64_t prefix;     /* tokens of the reply that are given */
+    int64_t new_tokens; /* of a continuation at most */
+    int64_t canaries;   /* planted into every client's data, beside what the partition deals */
+    int64_t repeat;     /* copies of each */
 };
 
 struct meed_simulation_group {
@@ -63,6 +83,8 @@ struct meed_simulation_plan {
     enum meed_attack attack; /* of `share` of all clients, beside what groups say */
     double share, strength;
     bool own_strength; /* given, not the attack's default */
+    enum meed_simulation_scheme scheme;
+    struct meed_simulation_leak_plan leakage;
     int32_t sweep_count;
     struct meed_simulation_sweep sweeps[MEED_SIMULATION_MAX_SWEEPS];
 };
@@ -72,6 +94,9 @@ struct meed_simulation_raw; /* libcyaml's, of simulation_plan.c */
 MEED_MUST_CHECK enum meed_status meed_simulation_plan_resolve(const char *path, const char *folder,
                                                               const struct meed_simulation_raw *raw,
                                                               struct meed_simulation_plan *plan);
+/* ARG lists the names. */
+MEED_MUST_CHECK enum meed_status meed_simulation_scheme_parse(const char *name,
+                                                              enum meed_simulation_scheme *scheme);
 int32_t meed_simulation_plan_clients(const struct meed_simulation_plan *plan);
 /* Stands for that many in the largest group, others as they are. */
 MEED_MUST_CHECK enum meed_status meed_simulation_plan_resize(struct meed_simulation_plan *plan,

@@ -20,6 +20,11 @@ enum meed_status meed_simulation_result_create(int32_t rounds, int32_t clients,
     result->rounds = block;
     result->round_count = rounds;
     result->client_count = clients;
+    result->utility_own = NAN;
+    result->checkpoint_count = MEED_MIN(rounds, MEED_SIMULATION_LEAK_ROUNDS);
+    for (int32_t i = 0; i < result->checkpoint_count; i++) {
+        result->checkpoints[i] = (i + 1) * rounds / result->checkpoint_count;
+    }
     for (int32_t r = 0; r < rounds; r++) {
         MEED_TRY(meed_arena_alloc_array(&result->arena, (size_t)clients,
                                         sizeof *result->rounds[r].seats, &block));
@@ -147,6 +152,26 @@ static void put(json_t *summary, const char *name, double value)
     json_object_set_new(summary, name, meed_simulation_number(value));
 }
 
+static void conclude_leakage(const struct meed_simulation_result *result, json_t *summary)
+{
+    const struct meed_simulation_leak *last[MEED_SIMULATION_LEAK_KIND_COUNT] = {NULL};
+    for (int32_t i = 0; i < result->leak_count; i++) {
+        last[result->leaks[i].kind] = &result->leaks[i];
+    }
+    put(summary, "utility_own", result->utility_own);
+    for (int k = 0; k < MEED_SIMULATION_LEAK_KIND_COUNT; k++) {
+        char name[MEED_SIMULATION_MEASURE_BYTES];
+        bool found = last[k] && last[k]->examples > 0;
+        snprintf(name, sizeof name, "leak_%s", meed_simulation_leak_names[k]);
+        put(summary, name, found ? last[k]->gain.mean : NAN);
+        if (k != MEED_SIMULATION_LEAK_OWN) {
+            snprintf(name, sizeof name, "secrets_%s", meed_simulation_leak_names[k]);
+            put(summary, name,
+                last[k] ? ratio((double)last[k]->secrets_found, (double)last[k]->secrets) : NAN);
+        }
+    }
+}
+
 static void conclude(const struct meed_federation_file *file, struct tally *tally, json_t *summary)
 {
     const struct meed_simulation_round *first = tally->result->rounds,
@@ -168,6 +193,7 @@ static void conclude(const struct meed_federation_file *file, struct tally *tall
         meed_statistics_spearman(tally->pay, tally->quality, tally->honest));
     put(summary, "spearman_amount",
         meed_statistics_spearman(tally->pay, tally->amount, tally->honest));
+    conclude_leakage(tally->result, summary);
     for (int32_t i = 0; i < tally->benchmark->axis_count; i++) {
         char name[MEED_SIMULATION_MEASURE_BYTES];
         snprintf(name, sizeof name, "axis_%s", tally->benchmark->axes[i].name);
@@ -300,6 +326,32 @@ static json_t *round_json(const struct meed_benchmark *benchmark,
                      clients);
 }
 
+static json_t *leak_json(const struct meed_simulation_leak *leak)
+{
+    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "kind",
+                     meed_simulation_leak_names[leak->kind], "round", leak->round, "examples",
+                     (json_int_t)leak->examples, "secrets", (json_int_t)leak->secrets,
+                     "secrets_found", (json_int_t)leak->secrets_found, "rouge", leak->rouge.mean,
+                     "rouge_se", leak->rouge.se, "gain", leak->gain.mean, "gain_se", leak->gain.se,
+                     "exact", leak->exact.mean, "exact_gain", leak->exact_gain.mean);
+}
+
+static json_t *leakage_json(const struct meed_simulation_leak_plan *plan,
+                            const struct meed_simulation_result *result)
+{
+    json_t *models = json_array();
+    if (result->leak_count == 0) {
+        json_decref(models);
+        return json_null();
+    }
+    for (int32_t i = 0; i < result->leak_count; i++) {
+        json_array_append_new(models, leak_json(&result->leaks[i]));
+    }
+    return json_pack("{s:I, s:I, s:I, s:I, s:o}", "prefix", (json_int_t)plan->prefix, "new_tokens",
+                     (json_int_t)plan->new_tokens, "canaries", (json_int_t)plan->canaries, "repeat",
+                     (json_int_t)plan->repeat, "models", models);
+}
+
 json_t *meed_simulation_result_json(const struct meed_simulation_place *place,
                                     const struct meed_federation_file *file,
                                     const struct meed_benchmark *benchmark,
@@ -319,14 +371,17 @@ json_t *meed_simulation_result_json(const struct meed_simulation_place *place,
     for (int32_t r = 0; r < result->round_count; r++) {
         json_array_append_new(rounds, round_json(benchmark, cast, &result->rounds[r], r + 1));
     }
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:I, s:f, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}",
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:I, s:f, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, "
+                     "s:o, s:o}",
                      "schema", "meed.simulation.cell/1", "name", file->name, "key", key, "source",
                      place->source, "settings", meed_simulation_settings_json(plan, &place->point),
-                     "seed", (json_int_t)file->seed, "seconds", result->seconds, "method",
+                     "seed", (json_int_t)file->seed, "seconds", result->seconds, "scheme",
+                     meed_simulation_scheme_names[file->simulation.scheme], "method",
                      meed_estimator_name(meed_estimator_method(file->method, cast->count)),
                      "aggregation", meed_aggregate_name(file->aggregation), "rule",
                      meed_payment_rule_name(file->rule), "partition",
                      meed_partition_names[file->simulation.partition], "axes", axes_json(benchmark),
-                     "clients", clients, "rounds", rounds, "summary",
+                     "clients", clients, "rounds", rounds, "leakage",
+                     leakage_json(&file->simulation.leakage, result), "summary",
                      summary_json(file, benchmark, cast, result));
 }

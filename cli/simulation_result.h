@@ -7,7 +7,7 @@
  *    "name": text, "key": "attack=swap,share=0.3,seed=1", "source": sha256 of the YAML file,
  *    "settings": {"attack": "swap", "share": "0.3"},      # swept keys, as written in the file
  *    "seed": 1, "seconds": 12.5,
- *    "method": "gradient", "aggregation": "svd", "rule": "shrunk", "partition": "iid",
+ *    "scheme": "federated", "method": "gradient", "aggregation": "svd", "rule": "shrunk", "partition": "iid",
  *    "axes": [{"name", "kind": "likelihood|contrast|preference", "weight", "guard": bool}],
  *    "clients": [                                          # the truth, in id order
  *       {"id", "group", "attack": "none|swap|…", "strength", "quality": 0…1,
@@ -25,6 +25,12 @@
  *            "combined": the larger of both; null where nothing was measured,
  *            "loss", "bytes_up", "bytes_down",
  *            "axes": [{"phi", "se"}]}]}],                  # [] where it was not valued
+ *    "leakage": null, or where it was measured (simulation_leakage.h)
+ *       {"prefix", "new_tokens", "canaries", "repeat",
+ *        "models": [{"kind": "global|update|own", "round",
+ *           "examples", "secrets", "secrets_found",
+ *           "rouge", "rouge_se", "gain", "gain_se",        # of ROUGE-L over the base, paired
+ *           "exact", "exact_gain"}]},
  *    "summary": {                                          # null where there is no answer
  *       "utility_before", "utility_after", "gain": of the first base, of the last adapter, between,
  *       "budget", "paid",                                  # credits
@@ -35,6 +41,9 @@
  *       "false_exclusion": the same of honest clients,
  *       "spread": largest |pay/mean − 1| of honest clients,
  *       "spearman_quality", "spearman_amount": of pay with the known order, honest clients,
+ *       "utility_own": paid utility, mean over the models that stay at home,
+ *       "leak_global", "leak_update", "leak_own": gains of ROUGE-L over the base, last round,
+ *       "secrets_global", "secrets_update": share of the secrets asked for that came out,
  *       "axis_NAME": a guard axis' value of the last adapter}}
  *
  * A cell with attackers has a clean twin: the same settings and seed, and nobody who attacks. That
@@ -62,6 +71,7 @@
 #include <jansson.h>
 #include "cli/simulation_cast.h"
 #include "cli/simulation_grid.h"
+#include "cli/simulation_leakage.h"
 
 enum { MEED_SIMULATION_MEASURE_BYTES = 64 }; /* a name in a summary */
 
@@ -88,6 +98,11 @@ struct meed_simulation_result {
     struct meed_arena arena;
     int32_t round_count, client_count;
     struct meed_simulation_round *rounds; /* [round_count] */
+    int32_t checkpoint_count; /* rounds whose published models are attacked, the last among them */
+    int32_t checkpoints[MEED_SIMULATION_LEAK_ROUNDS];
+    int32_t leak_count; /* 0: not measured */
+    struct meed_simulation_leak leaks[MEED_SIMULATION_LEAK_ROUNDS + 2];
+    double utility_own; /* mean over the models that stay at home; NaN: there are none */
     double seconds;
 };
 MEED_MUST_CHECK enum meed_status

@@ -55,6 +55,12 @@ static const struct column columns[] = {
     {"pay spread %", "spread", 100, "%.1f"},
     {"rho quality", "spearman_quality", 1, "%.3f"},
     {"rho amount", "spearman_amount", 1, "%.3f"},
+    {"utility at home", "utility_own", 1, "%.4f"},
+    {"leak global %", "leak_global", 100, "%.1f"},
+    {"leak update %", "leak_update", 100, "%.1f"},
+    {"leak at home %", "leak_own", 100, "%.1f"},
+    {"secrets global %", "secrets_global", 100, "%.1f"},
+    {"secrets update %", "secrets_update", 100, "%.1f"},
 };
 
 static const json_t *measure_of(const json_t *row, const char *name)

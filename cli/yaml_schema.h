@@ -43,6 +43,9 @@ struct meed_simulation_raw_sweep {
     char **values;
     unsigned values_count;
 };
+struct meed_simulation_raw_leakage {
+    int64_t *examples, *prefix, *new_tokens, *canaries, *repeat;
+};
 struct meed_simulation_raw {
     char **data;
     unsigned data_count;
@@ -50,6 +53,8 @@ struct meed_simulation_raw {
     unsigned seeds_count;
     struct meed_simulation_raw_partition *partition;
     struct meed_simulation_raw_attack *attack;
+    struct meed_simulation_raw_leakage *leakage;
+    char *scheme;
     struct meed_simulation_raw_group *clients;
     unsigned clients_count;
     struct meed_simulation_raw_sweep *sweep;

@@ -409,6 +409,9 @@ enum meed_status meed_worker_visit(const struct meed_worker_config *config, int3
     if (round_is_due(&worker)) {
         MEED_TRY_OUT(do_round(&worker));
     }
+    if (round == 0 && config->own_at_end) {
+        MEED_TRY_OUT(meed_worker_own(&worker));
+    }
 out:
     meed_buf_clear(&worker.event_bytes);
     return st;

@@ -32,7 +32,7 @@
  * acknowledged; where its file is lost it starts again from zero, with a warning.
  *
  * FedPIT: when the run is over the worker trains the client's own model (isolation.h) from its last
- * round's global adapter, before it ends; a worker that only visits does not. Limit: the last merge
+ * round's global adapter, before it ends; a worker that visits does so when asked (own_at_end). Limit: the last merge
  * is not in it, because the aggregator may be gone by then.
  *
  * Behaviours other than honest exist for demonstrations: `idle` pushes the global adapter
@@ -106,6 +106,7 @@ struct meed_worker_config {
     void *user;
     meed_worker_rewrite_fn rewrite; /* NULL but in a simulation */
     void *rewrite_user;
+    bool own_at_end; /* of a visit: with no round left, FedPIT's own model is made */
 };
 
 /* Runs until the federation has finished (OK), *stop is set (CANCELLED) or something is wrong that
