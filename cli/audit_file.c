@@ -23,8 +23,7 @@ static enum meed_status record_read(struct meed_audit_file *file,
     record->text = form.text;
     record->sequence = file->dataset->sequences[data->count];
     record->line = (int32_t)reader->line_number;
-    MEED_TRY(
-        meed_secret_labels_read(object, &form.dialogue, form.text, &data->arena, &labels));
+    MEED_TRY(meed_secret_labels_read(object, &form.dialogue, form.text, &data->arena, &labels));
     record->secrets = labels.texts;
     record->secret_count = labels.count;
     data->secret_count += labels.count;

@@ -78,7 +78,8 @@ static const char documentation[] =
     "Keys to sweep and to --set: attack, share, strength, partition, alpha,\n"
     "  dialogues, clients, scheme, canaries, rounds, lr, steps, rank, method, rule,\n"
     "  reputation, floor, clip, guard_z, training.method, training.share (all is\n"
-    "  fedit), training.beta, training.mix, aggregation, attackers and trim (of robust:), strikes (of quarantine:),\n"
+    "  fedit), training.beta, training.mix, aggregation, attackers and trim (of\n"
+    "  robust:), strikes (of quarantine:),\n"
     "  defence (of all detectors: default, off, flag, exclude), defence.DETECTOR\n"
     "Attacks: swap, garbage, safety, backdoor, judge, flip, scale, gaussian, gap,\n"
     "  zero, random, replay, duplicate, sybil, collude, adaptive";

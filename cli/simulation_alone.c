@@ -219,8 +219,7 @@ static enum meed_status leak(struct alone *alone)
                                                      .round = alone->file->rounds};
     result->leak_count = 1;
     for (int32_t i = 0; i < alone->count; i++) {
-        MEED_TRY(
-            meed_simulation_leakage_client(&job, i, alone->loners[i].adapter, result->leaks));
+        MEED_TRY(meed_simulation_leakage_client(&job, i, alone->loners[i].adapter, result->leaks));
     }
     return MEED_OK;
 }

@@ -16,10 +16,8 @@
 
 /* Fills utilities, axis values and leaks of *result; its seats say that nobody sent anything.
  * CANCELLED if *stop is set. */
-MEED_MUST_CHECK enum meed_status meed_simulation_alone_run(const struct meed_simulation_stage *stage,
-                                                           const struct meed_federation_file *file,
-                                                           struct meed_simulation_cast *cast,
-                                                           const char *state,
-                                                           struct meed_simulation_result *result);
+MEED_MUST_CHECK enum meed_status meed_simulation_alone_run(
+    const struct meed_simulation_stage *stage, const struct meed_federation_file *file,
+    struct meed_simulation_cast *cast, const char *state, struct meed_simulation_result *result);
 
 #endif

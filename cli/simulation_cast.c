@@ -227,8 +227,7 @@ static enum meed_status keep_labels(const struct deal *deal, const struct meed_p
                                     int64_t count, struct meed_secret_labels **labels)
 {
     void *block = NULL;
-    MEED_TRY(
-        meed_arena_alloc_array(&deal->cast->arena, (size_t)count, sizeof **labels, &block));
+    MEED_TRY(meed_arena_alloc_array(&deal->cast->arena, (size_t)count, sizeof **labels, &block));
     *labels = block;
     for (int64_t i = 0; i < part->count; i++) {
         (*labels)[i] = deal->pool->secrets[part->members[i]];
@@ -259,7 +258,8 @@ static enum meed_status plant(const struct meed_canaries *canaries, int32_t numb
     return MEED_OK;
 }
 
-/* `count` dialogues and the member's canaries behind them, with labels where leakage is measured. */
+/* `count` dialogues and the member's canaries behind them, with labels where leakage is measured.
+ */
 static enum meed_status plant_all(const struct deal *deal, int32_t idx, struct meed_arena *texts,
                                   struct meed_dialogue **dialogues, int64_t *count)
 {

@@ -3,7 +3,8 @@
  * The pool is read once a process; a cast is dealt once a cell, from the cell's seed: partition
  * first, then quality (a share of replies turned into random words), then what an attack does to
  * data. Attackers of one kind form a group whose first member leads; identities that one client has
- * split into share its deal. Canaries come last (simulation_leakage.h). Truth stays here: nothing of it is visible to the aggregator.
+ * split into share its deal. Canaries come last (simulation_leakage.h). Truth stays here: nothing
+ * of it is visible to the aggregator.
  */
 #ifndef MEED_CLI_SIMULATION_CAST_H
 #define MEED_CLI_SIMULATION_CAST_H
@@ -14,8 +15,8 @@
 
 struct meed_simulation_pool {
     struct meed_arena arena;
-    struct meed_dialogue *dialogues; /* [count] */
-    int32_t *labels;                 /* [count] index of the data file */
+    struct meed_dialogue *dialogues;    /* [count] */
+    int32_t *labels;                    /* [count] index of the data file */
     struct meed_secret_labels *secrets; /* [count] */
     int64_t count;
     int32_t label_count;

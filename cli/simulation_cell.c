@@ -30,7 +30,7 @@ struct cell {
     const char *state;
     struct meed_simulation_result *result;
     struct meed_aggregator *aggregator;
-    struct actor *actors; /* [cast->count] */
+    struct actor *actors;                                   /* [cast->count] */
     struct meed_adapter *kept[MEED_SIMULATION_LEAK_ROUNDS]; /* published, of result->checkpoints */
     int32_t kept_count;
     pthread_t thread;
@@ -372,9 +372,8 @@ static enum meed_status score_own(struct cell *cell)
         double utility = 0.0;
         if (is_honest(cell, i)) {
             MEED_TRY(load_own(cell, i, &adapter));
-            enum meed_status st = meed_simulation_stage_score(cell->stage, adapter,
-                                                              cell->file->seed, &utility, NULL,
-                                                              NULL);
+            enum meed_status st = meed_simulation_stage_score(
+                cell->stage, adapter, cell->file->seed, &utility, NULL, NULL);
             meed_adapter_destroy(adapter);
             MEED_TRY(st);
             sum += utility;

@@ -21,8 +21,8 @@ static enum meed_status questions_make(const struct meed_simulation_leakage_job 
     for (int32_t i = 0; i < job->cast->count; i++) {
         most += (size_t)job->cast->members[i].dataset->count;
     }
-    *questions = (struct questions){.dialogues.path = "drawn dialogues",
-                                    .canaries.path = "canaries"};
+    *questions =
+        (struct questions){.dialogues.path = "drawn dialogues", .canaries.path = "canaries"};
     questions->dialogues.records = meed_heap_alloc(most, sizeof *questions->dialogues.records);
     questions->canaries.records = meed_heap_alloc(most, sizeof *questions->canaries.records);
     return questions->dialogues.records && questions->canaries.records ? MEED_OK : MEED_NOMEM;
@@ -108,8 +108,8 @@ static void pool_mean(struct meed_extraction_mean *mean, int64_t count,
 {
     double all = (double)(count + more_count), old = (double)count / all,
            new = (double)more_count / all;
-    mean->mean = old * mean->mean + new *more->mean;
-    mean->se = hypot(old * mean->se, new *more->se);
+    mean->mean = old * mean->mean + new * more->mean;
+    mean->se = hypot(old * mean->se, new * more->se);
 }
 
 static void leak_add(const struct meed_extraction_row *row,
@@ -141,8 +141,8 @@ enum meed_status meed_simulation_leakage_globals(const struct meed_simulation_le
     }
     MEED_TRY_OUT(extract(job, adapters, count, &questions, rows, canaries));
     for (int32_t i = 0; i < count; i++) {
-        leaks[i] = (struct meed_simulation_leak){.kind = MEED_SIMULATION_LEAK_GLOBAL,
-                                                 .round = rounds[i]};
+        leaks[i] =
+            (struct meed_simulation_leak){.kind = MEED_SIMULATION_LEAK_GLOBAL, .round = rounds[i]};
         leak_add(&rows[i + 1], &canaries[i + 1], &leaks[i]);
     }
 out:

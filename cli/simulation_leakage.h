@@ -1,5 +1,5 @@
-/* How much of the clients' data comes out of a cell's models again: prefix extraction, FedPIT's test
- * (evaluation/extraction.h), beside the utility that the same models have.
+/* How much of the clients' data comes out of a cell's models again: prefix extraction, FedPIT's
+ * test (evaluation/extraction.h), beside the utility that the same models have.
  *
  * Three kinds of model are attacked, each against the plain base on the same dialogues:
  *

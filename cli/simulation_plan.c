@@ -188,8 +188,8 @@ enum meed_status meed_simulation_scheme_parse(const char *name, enum meed_simula
             return MEED_OK;
         }
     }
-    return MEED_FAIL(MEED_ARG,
-                     "no scheme \"%.32s\"; there are federated, centralised and local", name);
+    return MEED_FAIL(MEED_ARG, "no scheme \"%.32s\"; there are federated, centralised and local",
+                     name);
 }
 
 static enum meed_status resolve_leakage(const char *path,

@@ -9,9 +9,9 @@
  *       - {name: noisy, count: 2, quality: 0.5}          # half of the replies are random words
  *       - {name: thief, count: 1, attack: replay}
  *     attack: {kind: swap, share: 0.3}                   # of all clients, drawn by the seed
- *     scheme: federated                                  # or centralised, local (simulation_alone.h)
- *     leakage: {examples: 100, canaries: 2}              # what comes out again (simulation_leakage.h)
- *     sweep:
+ *     scheme: federated                                  # or centralised, local
+ * (simulation_alone.h) leakage: {examples: 100, canaries: 2}              # what comes out again
+ * (simulation_leakage.h) sweep:
  *       - {key: attack, values: [swap, flip, gap]}
  *       - {key: share, values: [0.1, 0.3]}
  *       - {key: aggregation+guard_z, values: [svd+2.576, fedavg+100]}   # two at once

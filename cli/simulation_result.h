@@ -7,9 +7,9 @@
  *    "name": text, "key": "attack=swap,share=0.3,seed=1", "source": sha256 of the YAML file,
  *    "settings": {"attack": "swap", "share": "0.3"},      # swept keys, as written in the file
  *    "seed": 1, "seconds": 12.5,
- *    "scheme": "federated", "method": "gradient", "aggregation": "svd", "rule": "shrunk", "partition": "iid",
- *    "axes": [{"name", "kind": "likelihood|contrast|preference", "weight", "guard": bool}],
- *    "clients": [                                          # the truth, in id order
+ *    "scheme": "federated", "method": "gradient", "aggregation": "svd", "rule": "shrunk",
+ * "partition": "iid", "axes": [{"name", "kind": "likelihood|contrast|preference", "weight",
+ * "guard": bool}], "clients": [                                          # the truth, in id order
  *       {"id", "group", "attack": "none|swap|…", "strength", "quality": 0…1,
  *        "dialogues", "tokens", "labels": {"clinic": 12, …},
  *        "share": credits of all rounds, "excluded": rounds in which it was left out}],

@@ -28,8 +28,8 @@ enum meed_status meed_simulation_stage_score(const struct meed_simulation_stage 
     }
     struct meed_score_options options = {
         .batch_tokens = SCORE_TOKENS, .bootstrap = SCORE_DRAWS, .seed = seed};
-    enum meed_status st = meed_score_run(stage->be, stage->checkpoint, stage->benchmark, adapter,
-                                         &options, score);
+    enum meed_status st =
+        meed_score_run(stage->be, stage->checkpoint, stage->benchmark, adapter, &options, score);
     *utility = score->value;
     for (int32_t i = 0; values && st == MEED_OK && i < stage->benchmark->axis_count; i++) {
         values[i] = score->axes[i].all.value;

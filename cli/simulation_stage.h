@@ -1,4 +1,5 @@
-/* What all cells of an experiment share, and what every kind of cell does with a model: score it. */
+/* What all cells of an experiment share, and what every kind of cell does with a model: score it.
+ */
 #ifndef MEED_CLI_SIMULATION_STAGE_H
 #define MEED_CLI_SIMULATION_STAGE_H
 

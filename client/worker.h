@@ -32,8 +32,8 @@
  * acknowledged; where its file is lost it starts again from zero, with a warning.
  *
  * FedPIT: when the run is over the worker trains the client's own model (isolation.h) from its last
- * round's global adapter, before it ends; a worker that visits does so when asked (own_at_end). Limit: the last merge
- * is not in it, because the aggregator may be gone by then.
+ * round's global adapter, before it ends; a worker that visits does so when asked (own_at_end).
+ * Limit: the last merge is not in it, because the aggregator may be gone by then.
  *
  * Behaviours other than honest exist for demonstrations: `idle` pushes the global adapter
  * unchanged, which is worth exactly nothing.
