@@ -22,6 +22,7 @@
 #include "cli/score_session.h"
 #include "cli/simulation_alone.h"
 #include "cli/simulation_cell.h"
+#include "cli/simulation_course.h"
 #include "cli/simulation_detection.h"
 #include "cli/simulation_table.h"
 #include "cli/stop_signal.h"
@@ -74,7 +75,7 @@ static const char documentation[] =
     "  leakage: {examples: 100, prefix: 0, new_tokens: 32, canaries: 0 a client,\n"
     "    repeat: 1}   how much of the data comes out of the models again\n"
     "  sweep: a list of {key, values: […]}; {key: rule+clip, values: [equal+0, shrunk+3]}\n"
-    "    turns two at once\n"
+    "    turns two at once, and - leaves one as it is\n"
     "Keys to sweep and to --set: attack, share, strength, partition, alpha,\n"
     "  dialogues, clients, scheme, canaries, rounds, lr, steps, rank, method, rule,\n"
     "  reputation, floor, clip, guard_z, training.method, training.share (all is\n"
@@ -437,10 +438,11 @@ static enum meed_status do_row(struct simulation *simulation, int32_t row)
         MEED_TRY_OUT(write_summary(simulation));
     }
     MEED_TRY_OUT(meed_simulation_detection(documents, &attacks));
-    json_array_append_new(
-        simulation->rows,
-        json_pack("{s:o, s:o, s:o}", "settings", meed_simulation_settings_json(plan, &point),
-                  "summary", meed_simulation_table_intervals(summaries), "attacks", attacks));
+    json_array_append_new(simulation->rows,
+                          json_pack("{s:o, s:o, s:o, s:o}", "settings",
+                                    meed_simulation_settings_json(plan, &point), "summary",
+                                    meed_simulation_table_intervals(summaries), "course",
+                                    meed_simulation_course(documents), "attacks", attacks));
     MEED_TRY_OUT(write_summary(simulation));
 out:
     json_decref(documents);

@@ -364,7 +364,9 @@ enum meed_status meed_simulation_grid_cell(const struct meed_federation_file *fr
     *file = *from;
     file->seed = from->simulation.seeds[point->seed_idx];
     for (int32_t i = 0; meed_simulation_grid_setting(&from->simulation, point, i, &setting); i++) {
-        MEED_TRY(meed_simulation_grid_set(file, setting.key, setting.value));
+        if (strcmp(setting.value, MEED_SIMULATION_AS_IT_IS) != 0) {
+            MEED_TRY(meed_simulation_grid_set(file, setting.key, setting.value));
+        }
     }
     if (point->clean) {
         take_attacks_away(&file->simulation);

@@ -2,13 +2,16 @@
  *
  * A setting is a key of one table, written into the federation's struct as text is read, so that a
  * sweep can turn what the file says without a second schema. A sweep may turn several at once: its
- * key names them with + between (`aggregation+guard_z`) and so do its values (`median+100`). The
+ * key names them with + between (`aggregation+guard_z`) and so do its values (`median+100`); a -
+ * among these leaves its key as the file has it (`-+100`). The
  * order of cells is that of the file, seeds innermost; a cell's key names its place and its file.
  */
 #ifndef MEED_CLI_SIMULATION_GRID_H
 #define MEED_CLI_SIMULATION_GRID_H
 
 #include "cli/federation_file.h"
+
+#define MEED_SIMULATION_AS_IT_IS "-"
 
 enum { MEED_SIMULATION_KEY_BYTES = 224 };
 

@@ -181,7 +181,7 @@ static void conclude(const struct meed_federation_file *file, struct tally *tall
     put(summary, "utility_after", last->utility_after);
     put(summary, "gain", last->utility_after - first->utility_before);
     put(summary, "budget", (double)file->budget);
-    put(summary, "paid", paid);
+    put(summary, "paid", tally->sent[0] + tally->sent[1] > 0 ? paid : NAN);
     put(summary, "honest_share", ratio(tally->paid[0], paid));
     put(summary, "attacker_share", tally->sent[1] > 0 ? ratio(tally->paid[1], paid) : NAN);
     put(summary, "auroc_score", auroc(tally, false));

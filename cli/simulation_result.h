@@ -61,7 +61,7 @@
  *                  "axis_NAME_change": axis_NAME − that of the twin}],
  *    "rows": [{"settings",
  *              "summary": {"utility_after": {"mean", "half", "count"}, …},
- *              "attacks": see simulation_detection.h}]}
+ *              "course": see simulation_course.h, "attacks": see simulation_detection.h}]}
  *
  * `half` is that of Student's 95 % interval over seeds, null for a single one. Numbers are those
  * that a run had: nothing is rounded.

@@ -67,6 +67,7 @@ struct meed_chart_point {
     double x, y;
     double x_error, y_error; /* 0 or NaN for none */
     int tint;
+    bool joined; /* by a line to the point before; that one's label is then left to its tooltip */
 };
 /* identity draws y = x. */
 void meed_chart_scatter(struct meed_markup *markup, const struct meed_chart_words *words,

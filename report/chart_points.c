@@ -2,7 +2,7 @@
 #include <math.h>
 #include "report/chart_frame.h"
 
-enum { LABELS_MOST = 48, LABEL_HEIGHT = 13 };
+enum { LABELS_MOST = 96, LABEL_HEIGHT = 13 };
 
 struct box {
     double left, right, top, bottom;
@@ -109,6 +109,16 @@ static void draw_identity(const struct scatter *s)
     }
 }
 
+static void draw_join(const struct scatter *s, const struct meed_chart_point *from,
+                      const struct meed_chart_point *to)
+{
+    meed_markup_raw(s->frame.markup,
+                    "<g class=\"%s\"><path class=\"line\" d=\"M%.2f %.2f L%.2f %.2f\"/></g>\n",
+                    meed_chart_tint_class(to->tint), meed_scale_place(&s->x, from->x),
+                    meed_scale_place(&s->y, from->y), meed_scale_place(&s->x, to->x),
+                    meed_scale_place(&s->y, to->y));
+}
+
 static bool known(const struct meed_chart_point *point)
 {
     return isfinite(point->x) && isfinite(point->y);
@@ -147,6 +157,11 @@ void meed_chart_scatter(struct meed_markup *markup, const struct meed_chart_word
     if (identity) {
         draw_identity(&s);
     }
+    for (int32_t i = 1; i < count; i++) {
+        if (points[i].joined && known(&points[i]) && known(&points[i - 1])) {
+            draw_join(&s, &points[i - 1], &points[i]);
+        }
+    }
     for (int32_t i = 0; i < count; i++) {
         if (known(&points[i])) {
             draw_point(&s, &points[i]);
@@ -155,7 +170,7 @@ void meed_chart_scatter(struct meed_markup *markup, const struct meed_chart_word
     if (count <= LABELS_MOST) {
         take_points(&s, points, count);
         for (int32_t i = 0; i < count; i++) {
-            if (known(&points[i])) {
+            if (known(&points[i]) && !(i + 1 < count && points[i + 1].joined)) {
                 draw_label(&s, &points[i]);
             }
         }

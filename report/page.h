@@ -12,6 +12,7 @@
  *   truth                  of a simulation: axes over rounds, detector ROC, pay against truth
  *   results                of an experiment: combinations over seeds
  *   attacks and defences   of an experiment: what each policy made of each attack, detector ROC
+ *   leakage and quality    of an experiment: what comes out of its models, and how good they are
  *   leakage                of an audit: against quality, and over what the attacker was given
  *   provenance             hashes and options
  */
@@ -40,6 +41,7 @@ void meed_page_coalitions(struct meed_markup *markup, const struct meed_run_reco
 void meed_page_course(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_truth(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_experiment(struct meed_markup *markup, const struct meed_run_record *record);
+void meed_page_leakage(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_detection(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_audit(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_provenance(struct meed_markup *markup, const struct meed_run_record *record);

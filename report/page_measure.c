@@ -23,6 +23,12 @@ static const struct {
     {"spread", {"largest |pay / mean − 1|, honest", MEED_PAGE_SHARE, true, 0, INFINITY}},
     {"spearman_quality", {"Spearman, pay with quality", MEED_PAGE_ESTIMATE, true, -1, 1}},
     {"spearman_amount", {"Spearman, pay with amount", MEED_PAGE_ESTIMATE, true, -1, 1}},
+    {"utility_own", {"utility at home", MEED_PAGE_ESTIMATE, true, -INFINITY, INFINITY}},
+    {"leak_global", {"leak of the global model", MEED_PAGE_SHARE, false, -1, 1}},
+    {"leak_update", {"leak of a client's update", MEED_PAGE_SHARE, false, -1, 1}},
+    {"leak_own", {"leak of a model at home", MEED_PAGE_SHARE, false, -1, 1}},
+    {"secrets_global", {"secrets out of the global model", MEED_PAGE_SHARE, false, 0, 1}},
+    {"secrets_update", {"secrets out of a client's update", MEED_PAGE_SHARE, true, 0, 1}},
 };
 
 struct meed_page_measure meed_page_measure_of(const char *name)

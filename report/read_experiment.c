@@ -35,7 +35,8 @@ static enum meed_status settings_text(const json_t *row, enum part part, bool na
     json_object_foreach(json_object_get(row, "settings"), key, value)
     {
         const char *word = names ? key : json_string_value(value);
-        if (word && belongs(key, part) && used < sizeof line) {
+        bool as_it_is = word && strcmp(word, "-") == 0;
+        if (word && !as_it_is && belongs(key, part) && used < sizeof line) {
             used +=
                 (size_t)snprintf(line + used, sizeof line - used, "%s%s", used ? ", " : "", word);
         }
@@ -160,6 +161,28 @@ static enum meed_status measure_names(const json_t *rows, struct meed_run_record
     return MEED_OK;
 }
 
+static enum meed_status read_course(const struct meed_read_place *place, const json_t *object,
+                                    struct meed_run_record *record, struct meed_run_row *row)
+{
+    const json_t *course = NULL;
+    void *block = NULL;
+    if (!json_object_get(object, "course")) {
+        return MEED_OK;
+    }
+    MEED_TRY(meed_read_list(place, object, "course", MEED_READ_ROUNDS_MOST, &course));
+    MEED_TRY(meed_run_record_array(record, json_array_size(course), sizeof *row->course, &block));
+    row->course = block;
+    for (size_t i = 0; i < json_array_size(course); i++) {
+        struct meed_read_place here = meed_read_place_in(place, "course", (int32_t)i);
+        const json_t *passage = json_array_get(course, i);
+        MEED_TRY(meed_read_integer(&here, passage, "round", &row->course[i].round));
+        MEED_TRY(meed_read_number(&here, passage, "utility", &row->course[i].utility));
+        MEED_TRY(meed_read_number(&here, passage, "leak", &row->course[i].leak));
+        row->course_count++;
+    }
+    return MEED_OK;
+}
+
 static enum meed_status read_row(const struct meed_read_place *place, const json_t *object,
                                  struct meed_run_record *record, struct meed_run_row *row)
 {
@@ -180,6 +203,7 @@ static enum meed_status read_row(const struct meed_read_place *place, const json
         MEED_TRY(meed_read_integer_maybe(&here, measure, "count", &count));
         row->count = MEED_MAX(row->count, count);
     }
+    MEED_TRY(read_course(place, object, record, row));
     return read_kinds(place, object, record, row);
 }
 

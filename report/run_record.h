@@ -98,6 +98,10 @@ struct meed_run_kind {
 };
 
 /* Results of an experiment's combinations, over seeds. */
+struct meed_run_passage {
+    int64_t round;
+    double utility, leak; /* means over seeds */
+};
 struct meed_run_row {
     const char *label; /* "swap, 0.3, svd" */
     const char
@@ -107,6 +111,8 @@ struct meed_run_row {
     int64_t count;       /* seeds, the most of any measure */
     int32_t kind_count;
     struct meed_run_kind *kinds;
+    int32_t course_count; /* published models that were attacked, by round */
+    struct meed_run_passage *course;
 };
 struct meed_run_grid {
     const char *settings; /* "attack, share, aggregation" */

@@ -175,7 +175,7 @@ static void alone_nobody_is_paid(void **state)
         json_t *alone = cell("one", schemes[i], "all");
         const json_t *summary = json_object_get(alone, "summary");
         assert_string_equal(json_string_value(json_object_get(alone, "scheme")), schemes[i]);
-        assert_int_equal((int)number(summary, "paid"), 0);
+        assert_true(json_is_null(json_object_get(summary, "paid")));
         assert_true(json_is_null(json_object_get(summary, "false_exclusion")));
         assert_true(number(summary, "utility_after") != number(summary, "utility_before"));
         json_decref(alone);
@@ -195,6 +195,34 @@ static void threads_change_nothing(void **state)
     assert_true(json_equal(json_object_get(one, "summary"), json_object_get(two, "summary")));
     json_decref(one);
     json_decref(two);
+}
+
+/* A course for whoever published models, and a page that draws it. */
+static void the_report_draws_leakage_against_quality(void **state)
+{
+    (void)state;
+    char path[512];
+    size_t size = 0;
+    snprintf(path, sizeof path, "%s/one/simulation.json", scratch);
+    json_t *simulation = json_load_file(path, 0, NULL), *fedit = cell("one", "federated", "all");
+    const json_t *rows = json_object_get(simulation, "rows");
+    const json_t *course = json_object_get(json_array_get(rows, 0), "course");
+    const json_t *passage = json_array_get(course, 0);
+    assert_int_equal(json_array_size(course), 1);
+    assert_true(number(passage, "leak") == number(model(fedit, "global"), "gain"));
+    assert_true(number(passage, "utility") ==
+                number(json_object_get(fedit, "summary"), "utility_after"));
+    assert_int_equal(json_array_size(json_object_get(json_array_get(rows, 3), "course")), 0);
+    json_decref(simulation);
+    json_decref(fedit);
+    command_good(NULL, "report %s/one --out %s/page.html", scratch, scratch);
+    snprintf(path, sizeof path, "%s/page.html", scratch);
+    char *page = scratch_read(path, &size);
+    assert_non_null(strstr(page, "Leakage and quality"));
+    assert_non_null(strstr(page, "Leakage on the way"));
+    assert_non_null(strstr(page, "Out of a client&#39;s update"));
+    assert_null(strstr(page, "nan"));
+    free(page);
 }
 
 static void mistakes_are_named(void **state)
@@ -220,6 +248,7 @@ int main(void)
         cmocka_unit_test(what_was_learned_by_heart_comes_out),
         cmocka_unit_test(alone_nobody_is_paid),
         cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(the_report_draws_leakage_against_quality),
         cmocka_unit_test(mistakes_are_named),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
