@@ -1,6 +1,7 @@
 /* See audit_update.h. */
 #include "cli/audit_update.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "base/file.h"
@@ -22,7 +23,8 @@ enum meed_status meed_audit_global_load(const char *path, const struct meed_mode
     return st;
 }
 
-/* The negotiated layout: module by module, A then B, into flat values. */
+/* The negotiated layout: module by module, A then B, into flat values; of SCAFFOLD's the tensors of
+ * the control variate behind them, which belong to no model. */
 struct layout {
     size_t count;
     struct meed_update_tensor *tensors;
@@ -37,21 +39,26 @@ static void layout_clear(struct layout *layout)
     meed_heap_free(layout->values);
 }
 
-static enum meed_status layout_make(const struct meed_adapter *shape, struct layout *layout)
+static enum meed_status layout_make(const struct meed_adapter *shape, bool control,
+                                    struct layout *layout)
 {
-    layout->count = 2 * (size_t)shape->module_count;
+    size_t parts = control ? 2 : 1, factors = 2 * (size_t)shape->module_count;
+    layout->count = parts * factors;
     layout->tensors = meed_heap_alloc(layout->count, sizeof *layout->tensors);
     layout->names = meed_heap_alloc(layout->count, sizeof *layout->names);
     layout->values =
-        meed_heap_alloc((size_t)meed_adapter_value_count(shape), sizeof *layout->values);
+        meed_heap_alloc(parts * (size_t)meed_adapter_value_count(shape), sizeof *layout->values);
     if (!layout->tensors || !layout->names || !layout->values) {
         return MEED_NOMEM;
     }
     float *at = layout->values;
     for (size_t i = 0; i < layout->count; i++) {
-        const struct meed_adapter_module *module = &shape->modules[i / 2];
+        const struct meed_adapter_module *module = &shape->modules[i % factors / 2];
         const bool a = i % 2 == 0;
-        meed_adapter_tensor_name(module, a ? 'A' : 'B', layout->names[i]);
+        char name[MEED_ADAPTER_NAME_BYTES];
+        meed_adapter_tensor_name(module, a ? 'A' : 'B', name);
+        snprintf(layout->names[i], sizeof layout->names[i], "%s%.36s",
+                 i < factors ? "" : MEED_UPDATE_CONTROL_PREFIX, name);
         layout->tensors[i] =
             (struct meed_update_tensor){.name = layout->names[i],
                                         .rows = (int32_t)(a ? module->r : module->n),
@@ -87,22 +94,32 @@ enum meed_status meed_audit_update_load(const char *path, const struct meed_adap
                                         struct meed_adapter **adapter)
 {
     enum meed_status st = MEED_OK;
-    struct layout layout = {0};
     struct meed_update_header read;
     struct meed_buf packed;
+    char why[512] = "";
+    bool decoded = false;
     meed_buf_init(&packed, (size_t)MEED_LIMIT_TRANSFER_BYTES);
-    MEED_TRY_OUT(layout_make(global, &layout));
     MEED_TRY_OUT(meed_file_read(path, &packed));
-    st = decode(&packed, global, &layout, &read);
-    if (st != MEED_OK) {
-        st = MEED_FAIL(st, "%.512s: %s", path, meed_last_error());
-        goto out;
+    for (int control = 0; control < 2 && !decoded; control++) {
+        struct layout layout = {0};
+        st = layout_make(global, control != 0, &layout);
+        st = st == MEED_OK ? decode(&packed, global, &layout, &read) : st;
+        if (st == MEED_OK) {
+            decoded = true;
+            st = meed_adapter_clone(global, adapter);
+        }
+        if (st == MEED_OK) {
+            meed_adapter_add_flat(*adapter, layout.values);
+            *header = read;
+        } else if (control == 0) {
+            snprintf(why, sizeof why, "%s", meed_last_error()); /* of the usual form */
+        }
+        layout_clear(&layout);
     }
-    MEED_TRY_OUT(meed_adapter_clone(global, adapter));
-    meed_adapter_add_flat(*adapter, layout.values);
-    *header = read;
+    if (!decoded) {
+        st = MEED_FAIL(st, "%.512s: %s", path, why);
+    }
 out:
-    layout_clear(&layout);
     meed_buf_clear(&packed);
     return st;
 }

@@ -20,11 +20,13 @@
 #include "cli/verdict_text.h"
 #include "client/workbench.h"
 #include "client/worker.h"
+#include "proto/sharing.h"
 
 struct options {
     const char *server, *id, *model, *data, *state, *device;
     const char *tls_ca, *tls_cert, *tls_key, *server_name;
-    bool insecure, truncate, quiet;
+    bool insecure, truncate, quiet, limits_sharing;
+    double share_limit;
     enum meed_worker_behaviour behaviour;
     enum meed_dtype dtype;
     enum meed_block_format base;
@@ -44,6 +46,7 @@ enum {
     KEY_BASE,
     KEY_CHECKPOINT_EVERY,
     KEY_DEVICE,
+    KEY_SHARE,
 };
 
 static const struct argp_option option_rows[] = {
@@ -57,6 +60,8 @@ static const struct argp_option option_rows[] = {
     {"tls-key", KEY_TLS_KEY, "FILE", 0, "this client's private key", 2},
     {"server-name", KEY_SERVER_NAME, "NAME", 0, "name in the server's certificate, if not HOST", 2},
     {"insecure", KEY_INSECURE, NULL, 0, "plain text, no identity check: for tests", 2},
+    {"share-at-most", KEY_SHARE, "WORD", 0,
+     "leave rather than share more: all (default), synthetic, none, or the β of a mix", 3},
     {"truncate", KEY_TRUNCATE, NULL, 0, "cut over-long dialogues instead of refusing them", 3},
     {"dtype", KEY_DTYPE, "WORD", 0, "f32 or bf16, of weights and activations (default: f32)", 3},
     {"base", KEY_BASE, "WORD", 0, "frozen weights: dense, int8, int4, nf4 (default: dense)", 3},
@@ -79,7 +84,8 @@ static const char documentation[] =
     "      --data d.jsonl --state state --tls-ca ca.pem \\\n"
     "      --tls-cert client-north.pem --tls-key client-north.key\n"
     "  meed join --server 127.0.0.1:9443 --id a --model M --data D.jsonl \\\n"
-    "      --state S --insecure --base nf4";
+    "      --state S --insecure --base nf4\n"
+    "  meed join … --share-at-most synthetic   # FedPIT, or not at all";
 
 static error_t word_parse(int key, const char *text, struct options *options)
 {
@@ -93,6 +99,10 @@ static error_t word_parse(int key, const char *text, struct options *options)
         break;
     case KEY_DTYPE:
         options->status = meed_workbench_parse_dtype(text, &options->dtype);
+        break;
+    case KEY_SHARE:
+        options->limits_sharing = true;
+        options->status = meed_sharing_limit_parse(text, &options->share_limit);
         break;
     case KEY_BASE:
         options->status = meed_command_line_base(text, &options->base);
@@ -346,6 +356,8 @@ static enum meed_status run(const struct options *options)
         .checkpoint = bench.checkpoint,
         .dataset = bench.dataset,
         .truncate = options->truncate,
+        .limits_sharing = options->limits_sharing,
+        .share_limit = options->share_limit,
         .dtype = options->dtype,
         .base = options->base,
         .checkpoint_every = options->checkpoint_every,

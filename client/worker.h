@@ -96,6 +96,8 @@ struct meed_worker_config {
     const struct meed_dialogue *dialogues; /* [dialogue_count] of a dataset that is in no file */
     int64_t dialogue_count;                /* (a simulation's); NULL: its path is one */
     bool truncate;
+    bool limits_sharing; /* a plan that asks for more than share_limit (proto/sharing.h) ends the */
+    double share_limit;  /* worker with DENIED before anything is trained */
     enum meed_dtype dtype;
     enum meed_block_format base; /* of the frozen weights (net.h) */
     int64_t checkpoint_every;    /* steps */

@@ -7,6 +7,7 @@
 #include "client/worker_state.h"
 #include "engine/adapter_split.h"
 #include "proto/chunk.h"
+#include "proto/sharing.h"
 
 enum { RESIDUAL_MAX_AGE = 3 }; /* rounds; older error feedback answers a model long gone */
 
@@ -68,6 +69,10 @@ static enum meed_status pull_accept(struct pull *pull, const struct meed_msg_pul
         if (pull->planned || reply->plan.round != pull->job->round) {
             return MEED_FAIL(MEED_FORMAT, "the server sent the plan of round %d for round %d",
                              reply->plan.round, pull->job->round);
+        }
+        const struct meed_worker_config *config = pull->job->worker->config;
+        if (config->limits_sharing) {
+            MEED_TRY(meed_sharing_within(&reply->plan, config->share_limit));
         }
         pull->planned = true;
         pull->job->plan = reply->plan;

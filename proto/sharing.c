@@ -2,6 +2,8 @@
 #include "proto/sharing.h"
 
 #include <stdio.h>
+#include <string.h>
+#include "base/parse.h"
 
 const char *meed_sharing_rule_name(enum meed_share_rule rule)
 {
@@ -30,6 +32,54 @@ bool meed_sharing_takes_local(enum meed_share_rule rule, double share_mix)
 bool meed_sharing_takes_synthetic(enum meed_share_rule rule, double share_mix)
 {
     return rule == MEED_SHARE_SYNTHETIC || (rule == MEED_SHARE_MIX && share_mix < 1.0);
+}
+
+enum meed_status meed_sharing_limit_parse(const char *text, double *limit)
+{
+    static const struct {
+        const char *word;
+        double limit;
+    } words[] = {{"all", 1.0}, {"synthetic", 0.0}, {"none", MEED_SHARING_NOTHING}};
+    for (size_t i = 0; i < MEED_COUNT(words); i++) {
+        if (strcmp(text, words[i].word) == 0) {
+            *limit = words[i].limit;
+            return MEED_OK;
+        }
+    }
+    if (meed_parse_f64("the limit", text, 0.0, 1.0, limit) != MEED_OK) {
+        return MEED_FAIL(
+            MEED_ARG,
+            "\"%.32s\" limits no sharing; write all, synthetic, none or the β of a mix, "
+            "from 0 to 1",
+            text);
+    }
+    return MEED_OK;
+}
+
+enum meed_status meed_sharing_within(const struct meed_msg_plan *plan, double limit)
+{
+    double asked = plan->share == MEED_SHARE_NOTHING     ? MEED_SHARING_NOTHING
+                   : plan->share == MEED_SHARE_SYNTHETIC ? 0.0
+                   : plan->share == MEED_SHARE_MIX       ? plan->share_mix
+                                                         : 1.0;
+    if (asked <= limit) {
+        return MEED_OK;
+    }
+    char wanted[48], allowed[48] = "nothing";
+    if (plan->share == MEED_SHARE_MIX) {
+        snprintf(wanted, sizeof wanted, "a mix with β %g", plan->share_mix);
+    } else {
+        snprintf(wanted, sizeof wanted, "%s", meed_sharing_rule_name(plan->share));
+    }
+    if (limit == 0.0) {
+        snprintf(allowed, sizeof allowed, "synthetic");
+    } else if (limit > 0.0) {
+        snprintf(allowed, sizeof allowed, "a mix with β %g", limit);
+    }
+    return MEED_FAIL(MEED_DENIED,
+                     "round %d asks for %s, this client shares %s at most; nothing was trained or "
+                     "sent",
+                     plan->round, wanted, allowed);
 }
 
 static enum meed_status check_synthesis(const struct meed_msg_plan *plan)

@@ -26,6 +26,14 @@ const char *meed_sharing_method_name(enum meed_method method);  /* "fedit", "fed
  * one with β = 0 the second. */
 bool meed_sharing_takes_local(enum meed_share_rule rule, double share_mix);
 bool meed_sharing_takes_synthetic(enum meed_share_rule rule, double share_mix);
+/* What a client may be asked to share at most, as the weight of the private branch in it: 1 all of
+ * it, less a mix of that β, 0 what was trained on synthetic examples alone, −1 nothing. */
+#define MEED_SHARING_NOTHING (-1.0)
+/* "all", "synthetic", "none" or a β. ARG says so. */
+MEED_MUST_CHECK enum meed_status meed_sharing_limit_parse(const char *text, double *limit);
+/* DENIED if the plan asks for more. */
+MEED_MUST_CHECK enum meed_status meed_sharing_within(const struct meed_msg_plan *plan,
+                                                     double limit);
 /* FORMAT says which fields of the plan contradict each other. */
 MEED_MUST_CHECK enum meed_status meed_sharing_check(const struct meed_msg_plan *plan);
 /* The line for an update of `header` under `plan`. */

@@ -197,6 +197,28 @@ static void threads_change_nothing(void **state)
     json_decref(two);
 }
 
+/* The control variates beside an update are no part of the model that it makes. */
+static void updates_of_scaffold_are_decoded(void **state)
+{
+    (void)state;
+    char path[512];
+    changed("scaffold.yaml",
+            "scheme+training.share, values: [federated+all, federated+synthetic,\n"
+            "       centralised+all, local+all]",
+            "aggregation+training.method+training.share, values: [fedavg+scaffold+-]");
+    command_good(NULL, "simulate %s/scaffold.yaml --out %s/scaffold -q -t 1", scratch, scratch);
+    snprintf(path, sizeof path,
+             "%s/scaffold/cells/aggregation=fedavg,training.method=scaffold,training.share=-,"
+             "seed=1.json",
+             scratch);
+    json_t *found = json_load_file(path, 0, NULL);
+    const json_t *update = model(found, "update");
+    assert_non_null(update);
+    assert_int_equal(whole(update, "examples"), 6);
+    assert_true(number(update, "exact") > 0.8);
+    json_decref(found);
+}
+
 /* A course for whoever published models, and a page that draws it. */
 static void the_report_draws_leakage_against_quality(void **state)
 {
@@ -248,6 +270,7 @@ int main(void)
         cmocka_unit_test(what_was_learned_by_heart_comes_out),
         cmocka_unit_test(alone_nobody_is_paid),
         cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(updates_of_scaffold_are_decoded),
         cmocka_unit_test(the_report_draws_leakage_against_quality),
         cmocka_unit_test(mistakes_are_named),
     };

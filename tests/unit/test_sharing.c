@@ -1,4 +1,5 @@
 /* Sharing rules: which plans make sense, what trains on what, and the line of a receipt. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -36,6 +37,31 @@ static void sharing_knows_its_branches(void **state)
     assert_true(meed_sharing_takes_synthetic(MEED_SHARE_MIX, 0.0));
     assert_false(meed_sharing_takes_local(MEED_SHARE_NOTHING, 0.5));
     assert_false(meed_sharing_takes_synthetic(MEED_SHARE_NOTHING, 0.5));
+}
+
+/* Goal: a client's limit lets through what is less, and names both sides of what is more. */
+static void sharing_keeps_within_a_limit(void **state)
+{
+    (void)state;
+    const struct meed_msg_plan plans[] = {fedpit(MEED_SHARE_NOTHING, 0.5),
+                                          fedpit(MEED_SHARE_SYNTHETIC, 0.5),
+                                          fedpit(MEED_SHARE_MIX, 0.3),
+                                          fedpit(MEED_SHARE_MIX, 0.7),
+                                          {.method = MEED_METHOD_FEDIT, .share = MEED_SHARE_ALL}};
+    static const char *const limits[] = {"none", "synthetic", "0.3", "0.7", "all"};
+    for (size_t l = 0; l < MEED_COUNT(limits); l++) {
+        double limit = NAN;
+        assert_int_equal(meed_sharing_limit_parse(limits[l], &limit), MEED_OK);
+        for (size_t p = 0; p < MEED_COUNT(plans); p++) {
+            assert_int_equal(meed_sharing_within(&plans[p], limit), p <= l ? MEED_OK : MEED_DENIED);
+        }
+    }
+    double limit = NAN;
+    assert_int_equal(meed_sharing_within(&plans[3], 0.0), MEED_DENIED);
+    assert_non_null(strstr(meed_last_error(), "a mix with β 0.7"));
+    assert_non_null(strstr(meed_last_error(), "synthetic at most"));
+    assert_int_equal(meed_sharing_limit_parse("1.5", &limit), MEED_ARG);
+    assert_int_equal(meed_sharing_limit_parse("some", &limit), MEED_ARG);
 }
 
 /* Goal: contradictions of a plan are refused, each by its own sentence. */
@@ -111,6 +137,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sharing_knows_its_branches),
+        cmocka_unit_test(sharing_keeps_within_a_limit),
         cmocka_unit_test(sharing_refuses_contradictions),
         cmocka_unit_test(sharing_writes_the_line),
     };

@@ -95,6 +95,23 @@ static void worker_stops_and_goes_on(void **state)
     bed_close(bed);
 }
 
+/* Goal: a plan that asks for more than the client shares ends the worker before anything is trained
+ * or sent. */
+static void worker_keeps_its_limit_of_sharing(void **state)
+{
+    (void)state;
+    struct bed *bed = bed_open();
+    bed->config.limits_sharing = true;
+    bed->config.share_limit = 0.0;
+    bed_run(bed, MEED_DENIED);
+    assert_int_equal(bed->steps, 0);
+    assert_int_equal(bed->fake.rounds[0].counted, 0);
+    bed->config.share_limit = 1.0;
+    bed_run(bed, MEED_OK);
+    assert_undisturbed(bed);
+    bed_close(bed);
+}
+
 /* Goal: a process that ends in the middle of a push pushes the rest when it is started again, and
  * one that ends between the server's count and its own note is counted once. */
 static void worker_restarts_in_a_push(void **state)
@@ -237,6 +254,7 @@ int main(void)
         cmocka_unit_test(worker_runs_a_federation),
         cmocka_unit_test(worker_rides_out_faults),
         cmocka_unit_test(worker_stops_and_goes_on),
+        cmocka_unit_test(worker_keeps_its_limit_of_sharing),
         cmocka_unit_test(worker_restarts_in_a_push),
         cmocka_unit_test(worker_leaves_a_closed_round),
         cmocka_unit_test(worker_idles),
