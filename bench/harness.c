@@ -16,7 +16,7 @@ static int compare_doubles(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-static double median(double *values, int count)
+double meed_bench_median(double *values, int count)
 {
     qsort(values, (size_t)count, sizeof *values, compare_doubles);
     return values[count / 2];
@@ -53,8 +53,8 @@ enum meed_status meed_bench_race(const struct meed_bench_contestant *contestants
     }
     result->turns = turns;
     for (int i = 0; i < count; i++) {
-        result->ratio[i] = median(ratios[i], turns);
-        result->median_s[i] = median(seconds[i], turns);
+        result->ratio[i] = meed_bench_median(ratios[i], turns);
+        result->median_s[i] = meed_bench_median(seconds[i], turns);
         result->min_s[i] = seconds[i][0];
     }
     return MEED_OK;

@@ -36,6 +36,9 @@ MEED_MUST_CHECK enum meed_status meed_bench_race(const struct meed_bench_contest
                                                  int count, int turns,
                                                  struct meed_bench_result *result);
 
+/* The median of count values, which it sorts. */
+double meed_bench_median(double *values, int count);
+
 /* One row of the report: suite, name, value with unit, and the limit it is held against (0: none).
  * `better` is '<' or '>' : on which side of the limit the value should be. */
 void meed_bench_row(const char *suite, const char *name, double value, const char *unit,
