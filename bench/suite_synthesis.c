@@ -1,8 +1,8 @@
 /* Tokens a second of a group of synthetic candidates: prompts behind one set of demonstrations.
  *
  * What meed_synthesis_write asks of the generator in a phase: sixteen prompts of 256 tokens that
- * share the first 224, greedy, bf16; 64 new tokens each, 16 at 135M, where the peer would take too
- * long. All of it is timed, feeding and writing, on an empty cache; demonstrations are fed once.
+ * share the first 224, 64 new tokens each, greedy, bf16. All of it is timed, feeding and writing,
+ * on an empty cache; demonstrations are fed once.
  * The peer (bench/peers) is Hugging Face's generate on the same batch, one median against another.
  * First, the reply to one prompt alone must be the one it gets in the group.
  */
@@ -14,13 +14,12 @@
 #include "client/synthesis.h"
 #include "engine/generate.h"
 
-enum { GROUP = MEED_SYNTHESIS_GROUP, MOST_NEW = 64, TURNS = 3, SHARED = 224, PROMPT = 256 };
+enum { GROUP = MEED_SYNTHESIS_GROUP, NEW_TOKENS = 64, TURNS = 3, SHARED = 224, PROMPT = 256 };
 
 struct group {
     struct meed_generator *generator;
     struct meed_prompt prompts[GROUP];
-    int32_t replies[GROUP][MOST_NEW];
-    int32_t new_tokens;
+    int32_t replies[GROUP][NEW_TOKENS];
 };
 
 static enum meed_status write_replies(struct group *group, int32_t count, double *seconds)
@@ -28,7 +27,7 @@ static enum meed_status write_replies(struct group *group, int32_t count, double
     struct meed_generate_options options = meed_generate_defaults();
     struct meed_reply replies[GROUP];
     struct meed_arena arena;
-    options.max_new_tokens = group->new_tokens;
+    options.max_new_tokens = NEW_TOKENS;
     meed_arena_init_growing(&arena, "bench replies", 16 << 20);
     meed_generator_forget(group->generator);
     int64_t start_ns = meed_clock_monotonic_ns();
@@ -36,9 +35,8 @@ static enum meed_status write_replies(struct group *group, int32_t count, double
                                              NULL, &arena, replies);
     *seconds = meed_clock_seconds_since(start_ns);
     for (int32_t i = 0; st == MEED_OK && i < count; i++) {
-        MEED_ASSERT(replies[i].length == group->new_tokens); /* nothing stops it */
-        memcpy(group->replies[i], replies[i].ids,
-               (size_t)group->new_tokens * sizeof *replies[i].ids);
+        MEED_ASSERT(replies[i].length == NEW_TOKENS); /* nothing stops it */
+        memcpy(group->replies[i], replies[i].ids, (size_t)NEW_TOKENS * sizeof *replies[i].ids);
     }
     meed_arena_clear(&arena);
     return st;
@@ -47,7 +45,7 @@ static enum meed_status write_replies(struct group *group, int32_t count, double
 static enum meed_status time_group(const struct meed_bench_machine *machine, const char *name,
                                    struct group *group)
 {
-    int32_t alone[MOST_NEW] = {0};
+    int32_t alone[NEW_TOKENS] = {0};
     double taken[TURNS] = {0}, seconds = 0;
     int turns = machine->smoke ? 1 : TURNS;
     char row[96];
@@ -60,21 +58,21 @@ static enum meed_status time_group(const struct meed_bench_machine *machine, con
         return MEED_FAIL(MEED_NUMERIC, "a prompt's reply is another one in its group");
     }
     snprintf(row, sizeof row, "%s bf16, %d × (%d + %d), %d new", name, GROUP, SHARED,
-             PROMPT - SHARED, group->new_tokens);
-    meed_bench_row("synthesis", row, GROUP * group->new_tokens / meed_bench_median(taken, turns),
+             PROMPT - SHARED, NEW_TOKENS);
+    meed_bench_row("synthesis", row, GROUP * NEW_TOKENS / meed_bench_median(taken, turns),
                    "tokens/s", 0, '>');
     return MEED_OK;
 }
 
 static enum meed_status measure(const struct meed_bench_machine *machine, const char *name,
-                                const struct meed_model_config *config, int32_t new_tokens)
+                                const struct meed_model_config *config)
 {
     struct meed_checkpoint *checkpoint = NULL;
     struct meed_adapter *adapter = NULL;
     struct meed_net *net = NULL;
     struct meed_sequence *sequences = NULL;
     struct meed_arena arena;
-    struct group group = {.new_tokens = new_tokens};
+    struct group group = {.generator = NULL};
     enum meed_status st = MEED_OK;
     meed_arena_init_growing(&arena, "bench prompts", 16 << 20);
     MEED_TRY_OUT(meed_bench_checkpoint(name, config, &checkpoint));
@@ -109,6 +107,6 @@ enum meed_status meed_suite_synthesis(struct meed_bench_machine *machine)
 {
     struct meed_model_config tiny = meed_bench_tiny(), smollm = meed_bench_smollm();
     meed_bench_heading("synthesis", "prompts × (shared + own tokens), greedy, fed and written");
-    MEED_TRY(measure(machine, "tiny", &tiny, MOST_NEW));
-    return machine->smoke ? MEED_OK : measure(machine, "smollm2-135m", &smollm, 16);
+    MEED_TRY(measure(machine, "tiny", &tiny));
+    return machine->smoke ? MEED_OK : measure(machine, "smollm2-135m", &smollm);
 }
