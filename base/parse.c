@@ -85,3 +85,8 @@ enum meed_status meed_parse_bool(const char *what, const char *text, bool *value
     }
     return MEED_FAIL(MEED_ARG, "%s: \"%.64s\" is neither true nor false", what, text);
 }
+
+size_t meed_parse_order_mark(const char *bytes, size_t size)
+{
+    return size >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+}

@@ -7,6 +7,7 @@
 #ifndef MEED_BASE_PARSE_H
 #define MEED_BASE_PARSE_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include "base/status.h"
 
@@ -24,6 +25,8 @@ MEED_MUST_CHECK enum meed_status meed_parse_duration_ms(const char *what, const 
                                                         int64_t *duration_ms);
 /* true/false, yes/no, on/off. */
 MEED_MUST_CHECK enum meed_status meed_parse_bool(const char *what, const char *text, bool *value);
+/* Bytes of the UTF-8 byte order mark that some editors begin a file with: 3, or 0. */
+size_t meed_parse_order_mark(const char *bytes, size_t size);
 
 MEED_END_C
 #endif

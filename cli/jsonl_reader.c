@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/parse.h"
 #include "engine/tokenizer_utf8.h"
 
 enum meed_status meed_jsonl_reader_open(const char *path, struct meed_jsonl_reader *reader)
@@ -44,6 +45,9 @@ enum meed_status meed_jsonl_reader_next(struct meed_jsonl_reader *reader, json_t
         return MEED_FAIL(MEED_LIMIT, "%s:%" PRId64 ": the line is longer than %d MiB", reader->name,
                          reader->line_number, MEED_JSONL_MAX_LINE_BYTES >> 20);
     }
+    size_t mark = reader->line_number == 1 ? meed_parse_order_mark(reader->line, (size_t)got) : 0;
+    got -= (ssize_t)mark;
+    memmove(reader->line, reader->line + mark, (size_t)got + 1);
     json_error_t error;
     reader->value = json_loadb(reader->line, (size_t)got, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
     if (!reader->value) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/file.h"
+#include "base/parse.h"
 #include "base/rng.h"
 #include "client/dataset_form.h"
 #include "evaluation/canary.h"
@@ -54,6 +55,7 @@ static enum meed_status load_file(const char *path, int32_t label,
     struct meed_file_map map = {NULL, 0};
     MEED_TRY(meed_file_map_open(path, &map));
     const char *at = map.bytes, *end = at + map.size;
+    at += meed_parse_order_mark(at, map.size);
     for (int line = 1; at < end && st == MEED_OK; line++) {
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         size_t size = (size_t)((stop ? stop : end) - at);

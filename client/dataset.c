@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/file.h"
+#include "base/parse.h"
 #include "client/dataset_form.h"
 
 #define DATA_MAX_BYTES ((size_t)1 << 38)
@@ -107,9 +108,7 @@ static bool is_blank(const char *text, size_t size)
 static enum meed_status load_lines(struct loader *loader, const char *at, size_t size)
 {
     const char *end = at + size;
-    if (size >= 3 && memcmp(at, "\xEF\xBB\xBF", 3) == 0) {
-        at += 3;
-    }
+    at += meed_parse_order_mark(at, size);
     for (int32_t line = 1; at < end; line++) {
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         size_t length = (size_t)((stop ? stop : end) - at);

@@ -5,6 +5,7 @@
 
 #include <string.h>
 #include "base/file.h"
+#include "base/parse.h"
 #include "client/dataset_form.h"
 
 enum { LINE_BYTES = 16 << 20 };
@@ -102,9 +103,7 @@ static enum meed_status enter_file(struct loader *loader, const char *path)
     enum meed_status st = meed_file_read(path, &bytes);
     const char *at = bytes.data;
     const char *end = bytes.data + bytes.size;
-    if (st == MEED_OK && bytes.size >= 3 && memcmp(at, "\xEF\xBB\xBF", 3) == 0) {
-        at += 3;
-    }
+    at += st == MEED_OK ? meed_parse_order_mark(at, bytes.size) : 0;
     for (int32_t line = 1; st == MEED_OK && at < end; line++) {
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         size_t size = (size_t)((stop ? stop : end) - at);

@@ -42,6 +42,7 @@ static void write_labelled(int lines)
     snprintf(path, sizeof path, "%s/labelled.jsonl", scratch);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
+    fputs("\xEF\xBB\xBF", file); /* as some editors begin a file */
     for (char *line = text; *line && lines > 0; lines--) {
         size_t length = strcspn(line, "\n");
         json_t *out = json_loadb(line, length, 0, NULL);

@@ -58,12 +58,22 @@ static void parse_sizes_durations_and_booleans(void **state)
     assert_int_equal(meed_parse_bool("--x", "maybe", &flag), MEED_ARG);
 }
 
+static void parse_finds_the_order_mark_alone(void **state)
+{
+    (void)state;
+    assert_int_equal(meed_parse_order_mark("\xEF\xBB\xBF{}", 5), 3);
+    assert_int_equal(meed_parse_order_mark("\xEF\xBB\xBF", 2), 0);
+    assert_int_equal(meed_parse_order_mark("{}", 2), 0);
+    assert_int_equal(meed_parse_order_mark("", 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parse_i64_takes_exact_numbers_only),
         cmocka_unit_test(parse_f64_refuses_nan_and_infinity),
         cmocka_unit_test(parse_sizes_durations_and_booleans),
+        cmocka_unit_test(parse_finds_the_order_mark_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
