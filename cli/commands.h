@@ -19,6 +19,7 @@ enum meed_status meed_cmd_join(int argc, char **argv);
 enum meed_status meed_cmd_judge(int argc, char **argv);
 enum meed_status meed_cmd_ledger(int argc, char **argv);
 enum meed_status meed_cmd_logits(int argc, char **argv);
+enum meed_status meed_cmd_merge(int argc, char **argv);
 enum meed_status meed_cmd_provision(int argc, char **argv);
 enum meed_status meed_cmd_report(int argc, char **argv);
 enum meed_status meed_cmd_serve(int argc, char **argv);

@@ -26,6 +26,7 @@ static const struct command commands[] = {
     {"simulate", "run experiments: hundreds of clients in one process", meed_cmd_simulate},
     {"provision", "make the certificates and keys of a federation", meed_cmd_provision},
     {"train", "fine-tune a LoRA adapter on this machine alone", meed_cmd_train},
+    {"merge", "write base and adapters as one model folder", meed_cmd_merge},
     {"synthesise", "let a model write task data after local examples", meed_cmd_synthesise},
     {"value", "price a set of adapters: who contributes what", meed_cmd_value},
     {"eval", "score a model and adapter on a dialogue benchmark", meed_cmd_eval},

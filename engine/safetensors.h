@@ -9,6 +9,7 @@
 #ifndef MEED_ENGINE_SAFETENSORS_H
 #define MEED_ENGINE_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "base/buf.h"
@@ -54,6 +55,11 @@ const struct meed_tensor *meed_safetensors_find(const struct meed_safetensors *f
 void meed_safetensors_hash(const struct meed_safetensors *file, struct meed_sha256 *hash);
 /* Value i as fp32 (F32, F16, BF16, F64). Bulk: out [count]. */
 MEED_MUST_CHECK enum meed_status meed_tensor_to_f32(const struct meed_tensor *tensor, float *out);
+
+/* The other way: count values rounded to nearest even into `out`, F32, F16, BF16 or F64. False,
+ * with `out` half written, if one of them is not finite or would round to infinity. */
+bool meed_tensor_round(const double *values, int64_t count, enum meed_tensor_dtype dtype,
+                       void *out);
 
 /* Serialises count tensors (name, dtype, shape, bytes, size set; any order) with the metadata pair
  * format = "pt", appending to buf. */

@@ -8,8 +8,10 @@
  * is printed here rather than through jansson since names are checked to need no escape. */
 #include "engine/safetensors.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include "kernels/types.h"
 
 static const struct {
     const char *name;
@@ -119,4 +121,57 @@ out:
     meed_heap_free(order);
     meed_buf_clear(&header);
     return st;
+}
+
+/* A finite number to the nearest with `bits` significant bits whose last is worth 2^lowest or more:
+ * rounded once, where a way over fp32 would round twice. */
+static double round_to(double number, int bits, int lowest)
+{
+    int exponent = 0;
+    frexp(number, &exponent); /* |number| < 2^exponent */
+    int last = MEED_MAX(exponent - bits, lowest);
+    return ldexp(rint(ldexp(number, -last)), last);
+}
+
+/* Bits of a half-precision number that `number` is exactly. */
+static uint16_t half_bits(double number)
+{
+    int exponent = 0;
+    double fraction = frexp(fabs(number), &exponent); /* in [1/2, 1) */
+    uint16_t sign = signbit(number) ? 0x8000u : 0;
+    if (number == 0 || exponent < -13) {
+        return (uint16_t)(sign | (uint16_t)(fabs(number) * 0x1p24));
+    }
+    int mantissa = (int)(fraction * 2048) - 1024;
+    return (uint16_t)(sign | (exponent + 14) << 10 | mantissa);
+}
+
+bool meed_tensor_round(const double *values, int64_t count, enum meed_tensor_dtype dtype, void *out)
+{
+    static const double largest[] = {[MEED_TENSOR_F32] = 0x1.fffffep127,
+                                     [MEED_TENSOR_F16] = 65504.0,
+                                     [MEED_TENSOR_BF16] = 0x1.fep127,
+                                     [MEED_TENSOR_F64] = 0x1.fffffffffffffp1023};
+    MEED_ASSERT((size_t)dtype < MEED_COUNT(largest));
+    for (int64_t i = 0; i < count; i++) {
+        double number = values[i];
+        if (dtype == MEED_TENSOR_F16 || dtype == MEED_TENSOR_BF16) {
+            bool half = dtype == MEED_TENSOR_F16;
+            number = isfinite(number) ? round_to(number, half ? 11 : 8, half ? -24 : -133) : number;
+        } else if (dtype == MEED_TENSOR_F32) {
+            number = (double)(float)number;
+        }
+        if (!(fabs(number) <= largest[dtype])) {
+            return false;
+        }
+        if (dtype == MEED_TENSOR_F64) {
+            ((double *)out)[i] = number;
+        } else if (dtype == MEED_TENSOR_F32) {
+            ((float *)out)[i] = (float)number;
+        } else {
+            ((uint16_t *)out)[i] =
+                dtype == MEED_TENSOR_F16 ? half_bits(number) : meed_bf16_from_f32((float)number);
+        }
+    }
+    return true;
 }

@@ -254,6 +254,7 @@ static void errors_usage(void **state)
         {MEED_ARG, "ledger burn @", {"show", "verify"}, NULL},
         {MEED_ARG, "tokenize --model ~/model", {"input file", "standard input"}, NULL},
         {MEED_ARG, "logits --model ~/model", {"--ids", "meed help logits"}, NULL},
+        {MEED_ARG, "merge --model ~/model --out @/out", {"--adapter", "meed help merge"}, NULL},
     };
     check_rows(rows, MEED_COUNT(rows));
 }
@@ -262,9 +263,9 @@ static void errors_usage(void **state)
 static void errors_options(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"up",     "serve",    "join",     "provision", "train",
-                                           "value",  "eval",     "generate", "report",    "chat",
-                                           "ledger", "tokenize", "logits",   "synthesise"};
+    static const char *const commands[] = {"up",     "serve",    "join",     "provision",  "train",
+                                           "value",  "eval",     "generate", "report",     "chat",
+                                           "ledger", "tokenize", "logits",   "synthesise", "merge"};
     static const struct {
         const char *option, *says;
     } cases[] = {{"--nonsense", "\"--nonsense\""},
@@ -432,6 +433,7 @@ static void errors_adapters(void **state)
     };
     static const char *const lines[] = {
         "logits --model ~/model --ids @/good.json --out @/out --adapter @/%s",
+        "merge --model ~/model --adapter @/adapter --out @/out --adapter @/%s",
         "eval --model ~/model --benchmark ~/benchmark.jsonl --json @/out --adapter @/%s",
         "value --model ~/model --benchmark ~/benchmark.jsonl --budget 9 --json @/out "
         "--adapters @/adapter @/%s",

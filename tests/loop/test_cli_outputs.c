@@ -253,6 +253,65 @@ static void outputs_logits(void **state)
     free(file);
 }
 
+/* The logits of a file that `meed logits` wrote; free the result. */
+static float *logits_load(const char *name, size_t count)
+{
+    char path[4096];
+    size_t size = 0;
+    char *file = scratch_read(expand(name, path), &size);
+    float *values = malloc(count * sizeof *values);
+    assert_true(size > count * sizeof *values);
+    memcpy(values, file + size - count * sizeof *values, count * sizeof *values);
+    free(file);
+    return values;
+}
+
+static double farthest(const float *x, const float *y, size_t count)
+{
+    double worst = 0;
+    for (size_t i = 0; i < count; i++) {
+        worst = fmax(worst, fabs((double)x[i] - (double)y[i]));
+    }
+    return worst;
+}
+
+/* A merged folder is a model of its own: it chats, and its logits are those of base and adapter but
+ * for BF16 weights, which are less than a tenth as far off as the adapter moves them. */
+static void outputs_merge(void **state)
+{
+    (void)state;
+    enum { COUNT = 3 * 2048 };
+    static const char *const from[] = {"--model " TINY "/model", "--model " TINY "/model",
+                                       "--model @/merged"};
+    static const char *const names[] = {"@/base.logits", "@/adapted.logits", "@/merged.logits"};
+    float *logits[3];
+    char line[4096];
+    write_text("ids.json", "[1, 20, 300]");
+    command_good(NULL, "merge --model " TINY "/model --adapter %s/bank --out %s/merged", scratch,
+                 scratch);
+    for (int i = 0; i < 3; i++) {
+        char text[512];
+        snprintf(text, sizeof text, "logits %s --ids @/ids.json --out %s%s", from[i], names[i],
+                 i == 1 ? " --adapter @/bank" : "");
+        command_good(NULL, "%s", expand(text, line));
+        logits[i] = logits_load(names[i], COUNT);
+    }
+    double moved = farthest(logits[0], logits[1], COUNT);
+    double off = farthest(logits[1], logits[2], COUNT);
+    print_message("the adapter moves logits by %.4f, merging by %.5f\n", moved, off);
+    assert_true(moved > 0.1 && off < 0.1 * moved);
+    for (int i = 0; i < 3; i++) {
+        free(logits[i]);
+    }
+    write_text("prompt.jsonl", "{\"prompt\": \"Good morning\"}\n");
+    command_good(NULL, "generate --model %s/merged --prompts %s/prompt.jsonl -n 4 -q", scratch,
+                 scratch);
+    check_row(&(struct row){MEED_STATE,
+                            "merge --model ~/model --adapter @/clinic --out @/merged",
+                            {"@/merged is there already", "another folder"},
+                            NULL});
+}
+
 /* Lines in the order of the prompts; the seed decides about the draws and nothing else does. */
 static void outputs_generate(void **state)
 {
@@ -406,6 +465,7 @@ int main(void)
         cmocka_unit_test(outputs_eval),
         cmocka_unit_test(outputs_tokenize),
         cmocka_unit_test(outputs_logits),
+        cmocka_unit_test(outputs_merge),
         cmocka_unit_test(outputs_generate),
         cmocka_unit_test(outputs_provision),
         cmocka_unit_test(outputs_ledger),
