@@ -9,6 +9,7 @@
 #include "cli/simulation_leakage.h"
 #include "cli/training_setting.h"
 #include "client/local_train.h"
+#include "server/terms.h"
 
 /* One who trains alone. */
 struct loner {
@@ -60,12 +61,7 @@ static enum meed_status gather(struct alone *alone)
 
 static enum meed_status open_loner(struct alone *alone, struct loner *loner)
 {
-    const struct meed_msg_plan *plan = &alone->plan;
-    const struct meed_lora_config lora = {.rank = plan->rank,
-                                          .alpha = (float)plan->alpha,
-                                          .rslora = plan->rslora,
-                                          .dropout = (float)plan->dropout,
-                                          .targets = plan->target_modules};
+    const struct meed_lora_config lora = meed_terms_lora(&alone->plan);
     MEED_TRY(meed_adapter_create(&alone->stage->checkpoint->config, &lora, &loner->adapter));
     meed_adapter_init(loner->adapter, alone->file->seed);
     return MEED_OK;
@@ -199,13 +195,8 @@ static enum meed_status play_round(struct alone *alone, int32_t round)
 static enum meed_status leak(struct alone *alone)
 {
     struct meed_simulation_result *result = alone->result;
-    const struct meed_simulation_leakage_job job = {.be = alone->stage->be,
-                                                    .checkpoint = alone->stage->checkpoint,
-                                                    .tokenizer = alone->stage->tokenizer,
-                                                    .chat = alone->stage->chat,
-                                                    .plan = &alone->file->simulation.leakage,
-                                                    .cast = alone->cast,
-                                                    .seed = alone->file->seed};
+    const struct meed_simulation_leakage_job job =
+        meed_simulation_stage_leakage(alone->stage, alone->file, alone->cast);
     bool central = alone->file->simulation.scheme == MEED_SIMULATION_CENTRALISED;
     if (job.plan->examples == 0) {
         return MEED_OK;

@@ -12,7 +12,7 @@
 #include "client/worker.h"
 #include "client/worker_state.h"
 
-enum { DEADLINE_MS = 2000000000, STATE_BYTES = 1024 };
+enum { DEADLINE_MS = 2000000000 };
 
 /* A member while the cell runs. */
 struct actor {
@@ -388,13 +388,8 @@ static enum meed_status attack_models(struct cell *cell)
 {
     const struct meed_simulation_stage *stage = cell->stage;
     struct meed_simulation_result *result = cell->result;
-    const struct meed_simulation_leakage_job job = {.be = stage->be,
-                                                    .checkpoint = stage->checkpoint,
-                                                    .tokenizer = stage->tokenizer,
-                                                    .chat = stage->chat,
-                                                    .plan = &cell->file->simulation.leakage,
-                                                    .cast = cell->cast,
-                                                    .seed = cell->file->seed};
+    const struct meed_simulation_leakage_job job =
+        meed_simulation_stage_leakage(stage, cell->file, cell->cast);
     int64_t visits = (int64_t)cell->file->rounds * cell->cast->count;
     bool own = keeps_own(cell);
     if (own) {

@@ -157,9 +157,9 @@ static enum meed_status set_canaries(struct meed_federation_file *file, const ch
 
 static enum meed_status set_lr(struct meed_federation_file *file, const char *value)
 {
-    double constant = file->plan.lr_min / file->plan.lr;
+    double floor_ratio = file->plan.lr_min / file->plan.lr;
     MEED_TRY(meed_parse_f64("lr", value, 1e-9, 10, &file->plan.lr));
-    file->plan.lr_min = constant * file->plan.lr;
+    file->plan.lr_min = floor_ratio * file->plan.lr;
     return MEED_OK;
 }
 

@@ -14,20 +14,6 @@ struct questions {
     struct meed_audit_data dialogues, canaries;
 };
 
-static enum meed_status questions_make(const struct meed_simulation_leakage_job *job,
-                                       struct questions *questions)
-{
-    size_t most = 0;
-    for (int32_t i = 0; i < job->cast->count; i++) {
-        most += (size_t)job->cast->members[i].dataset->count;
-    }
-    *questions =
-        (struct questions){.dialogues.path = "drawn dialogues", .canaries.path = "canaries"};
-    questions->dialogues.records = meed_heap_alloc(most, sizeof *questions->dialogues.records);
-    questions->canaries.records = meed_heap_alloc(most, sizeof *questions->canaries.records);
-    return questions->dialogues.records && questions->canaries.records ? MEED_OK : MEED_NOMEM;
-}
-
 static void questions_clear(struct questions *questions)
 {
     meed_heap_free(questions->dialogues.records);
@@ -71,6 +57,27 @@ static enum meed_status questions_add(const struct meed_simulation_leakage_job *
         ask_for(member, dealt + i, &questions->canaries);
     }
     meed_heap_free(order);
+    return MEED_OK;
+}
+
+/* Of the clients from `first` to before `end`. */
+static enum meed_status questions_make(const struct meed_simulation_leakage_job *job, int32_t first,
+                                       int32_t end, struct questions *questions)
+{
+    size_t most = 0;
+    for (int32_t i = first; i < end; i++) {
+        most += (size_t)job->cast->members[i].dataset->count;
+    }
+    *questions =
+        (struct questions){.dialogues.path = "drawn dialogues", .canaries.path = "canaries"};
+    questions->dialogues.records = meed_heap_alloc(most, sizeof *questions->dialogues.records);
+    questions->canaries.records = meed_heap_alloc(most, sizeof *questions->canaries.records);
+    if (!questions->dialogues.records || !questions->canaries.records) {
+        return MEED_NOMEM;
+    }
+    for (int32_t i = first; i < end; i++) {
+        MEED_TRY(questions_add(job, i, questions));
+    }
     return MEED_OK;
 }
 
@@ -135,10 +142,7 @@ enum meed_status meed_simulation_leakage_globals(const struct meed_simulation_le
     struct meed_extraction_row rows[MODELS], canaries[MODELS];
     struct questions questions;
     MEED_ASSERT(count <= MEED_SIMULATION_LEAK_ROUNDS);
-    MEED_TRY_OUT(questions_make(job, &questions));
-    for (int32_t i = 0; i < job->cast->count; i++) {
-        MEED_TRY_OUT(questions_add(job, i, &questions));
-    }
+    MEED_TRY_OUT(questions_make(job, 0, job->cast->count, &questions));
     MEED_TRY_OUT(extract(job, adapters, count, &questions, rows, canaries));
     for (int32_t i = 0; i < count; i++) {
         leaks[i] =
@@ -157,8 +161,7 @@ enum meed_status meed_simulation_leakage_client(const struct meed_simulation_lea
     enum meed_status st = MEED_OK;
     struct meed_extraction_row rows[2], canaries[2];
     struct questions questions;
-    MEED_TRY_OUT(questions_make(job, &questions));
-    MEED_TRY_OUT(questions_add(job, client, &questions));
+    MEED_TRY_OUT(questions_make(job, client, client + 1, &questions));
     if (questions.dialogues.count > 0) {
         MEED_TRY_OUT(extract(job, &adapter, 1, &questions, rows, canaries));
         leak_add(&rows[1], &canaries[1], leak);

@@ -38,3 +38,17 @@ enum meed_status meed_simulation_stage_score(const struct meed_simulation_stage 
     meed_heap_free(score);
     return st;
 }
+
+struct meed_simulation_leakage_job
+meed_simulation_stage_leakage(const struct meed_simulation_stage *stage,
+                              const struct meed_federation_file *file,
+                              const struct meed_simulation_cast *cast)
+{
+    return (struct meed_simulation_leakage_job){.be = stage->be,
+                                                .checkpoint = stage->checkpoint,
+                                                .tokenizer = stage->tokenizer,
+                                                .chat = stage->chat,
+                                                .plan = &file->simulation.leakage,
+                                                .cast = cast,
+                                                .seed = file->seed};
+}

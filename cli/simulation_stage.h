@@ -1,5 +1,5 @@
-/* What all cells of an experiment share, and what every kind of cell does with a model: score it.
- */
+/* What all cells of an experiment share, and what every kind of cell does with a model: score it,
+ * and ask it for what it was trained on. */
 #ifndef MEED_CLI_SIMULATION_STAGE_H
 #define MEED_CLI_SIMULATION_STAGE_H
 
@@ -29,5 +29,11 @@ MEED_MUST_CHECK enum meed_status
 meed_simulation_stage_score(const struct meed_simulation_stage *stage,
                             const struct meed_adapter *adapter, uint64_t seed, double *utility,
                             double *values, double *ses);
+
+/* What the models of a cell are asked for, by the file's `leakage:`. Borrows all three. */
+struct meed_simulation_leakage_job
+meed_simulation_stage_leakage(const struct meed_simulation_stage *stage,
+                              const struct meed_federation_file *file,
+                              const struct meed_simulation_cast *cast);
 
 #endif

@@ -24,7 +24,7 @@ endforeach()
 
 # The YAML reader belongs to the command line, which is no library.
 target_sources(fuzz_federation_file PRIVATE ${CMAKE_SOURCE_DIR}/cli/federation_file.c
-  ${CMAKE_SOURCE_DIR}/cli/simulation_plan.c)
+  ${CMAKE_SOURCE_DIR}/cli/simulation_plan.c ${CMAKE_SOURCE_DIR}/cli/training_setting.c)
 target_link_libraries(fuzz_federation_file PRIVATE MeedDep::cyaml)
 
 # The page is read back by the tests' own checker of tags.

@@ -59,6 +59,7 @@ struct meed_page_measure {
     char title[96];
     enum meed_page_form form;
     bool charted;     /* of interest beside the other rows */
+    bool apart;       /* has a section and table of its own */
     double low, high; /* what it can be at all; ∓∞ */
 };
 struct meed_page_measure meed_page_measure_of(const char *name);

@@ -1,7 +1,6 @@
 /* An experiment: its combinations over seeds, as a table and a chart a measure; see page.h. */
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 #include "report/chart.h"
 #include "report/page.h"
 
@@ -19,17 +18,11 @@ static bool varies(const struct meed_run_grid *grid, int32_t measure)
     return found;
 }
 
-/* Leaks have a table of their own (page_leakage.c). */
-static bool is_of_leakage(const char *name)
-{
-    return strncmp(name, "leak_", 5) == 0 || strncmp(name, "secrets_", 8) == 0;
-}
-
 static bool is_column(const struct meed_run_grid *grid, int32_t measure)
 {
     bool told =
         varies(grid, measure) || (grid->row_count == 1 && isfinite(grid->rows[0].mean[measure]));
-    return told && !is_of_leakage(grid->measures[measure]);
+    return told && !meed_page_measure_of(grid->measures[measure]).apart;
 }
 
 static void constants(struct meed_markup *m, const struct meed_run_grid *grid)
@@ -38,7 +31,7 @@ static void constants(struct meed_markup *m, const struct meed_run_grid *grid)
     for (int32_t i = 0; i < grid->measure_count; i++) {
         struct meed_page_measure measure = meed_page_measure_of(grid->measures[i]);
         double mean = grid->rows[0].mean[i];
-        if (is_column(grid, i) || !isfinite(mean) || is_of_leakage(grid->measures[i])) {
+        if (is_column(grid, i) || !isfinite(mean) || measure.apart) {
             continue;
         }
         meed_markup_raw(m, any ? "; " : "<p>The same in every row: ");

@@ -106,15 +106,19 @@ static const char *estimator_name(enum meed_value_method method)
     return method == MEED_VALUE_LEAVE_ONE_OUT ? "leave-one-out" : meed_estimator_name(method);
 }
 
+struct meed_lora_config meed_terms_lora(const struct meed_msg_plan *plan)
+{
+    return (struct meed_lora_config){.rank = plan->rank,
+                                     .alpha = (float)plan->alpha,
+                                     .rslora = plan->rslora,
+                                     .dropout = (float)plan->dropout,
+                                     .targets = plan->target_modules};
+}
+
 void meed_terms_complete(struct meed_terms *terms)
 {
-    const struct meed_msg_plan *plan = &terms->plan;
     terms->plan.keeps_gauge = meed_aggregate_traits(terms->aggregation)->keeps_gauge;
-    terms->lora = (struct meed_lora_config){.rank = plan->rank,
-                                            .alpha = (float)plan->alpha,
-                                            .rslora = plan->rslora,
-                                            .dropout = (float)plan->dropout,
-                                            .targets = plan->target_modules};
+    terms->lora = meed_terms_lora(&terms->plan);
     snprintf(terms->estimator, sizeof terms->estimator, "%s", estimator_name(terms->value.method));
     snprintf(terms->payment, sizeof terms->payment, "%s",
              meed_payment_rule_name(terms->value.rule));

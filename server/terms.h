@@ -84,6 +84,8 @@ void meed_terms_complete(struct meed_terms *terms);
 /* The rounds' budgets differ by at most 1 and add up to the run's. */
 int64_t meed_terms_budget(const struct meed_terms *terms, int32_t round);
 uint64_t meed_terms_seed(const struct meed_terms *terms, int32_t round);
+/* The shape of the adapter that a plan trains. */
+struct meed_lora_config meed_terms_lora(const struct meed_msg_plan *plan);
 /* The plan that clients are sent; times and adapter as given. */
 void meed_terms_plan(const struct meed_terms *terms, int32_t round,
                      const uint8_t adapter_hash[MEED_SHA256_BYTES], int64_t adapter_bytes,

@@ -13,8 +13,8 @@ medquad/SOURCE.jsonl    one of nine sites: a question, the answer's first
 multidogo/DOMAIN.jsonl  what a customer said before, then a turn with personal
                         data in it, invented by the people who played the
                         customers; the line labels them as "secrets". No
-                        conversation and no secret of the benchmark is in a
-                        pool.
+                        conversation of the benchmark is in a pool, and no
+                        secret of a pool stands in the benchmark.
 */benchmark.jsonl       held-out dialogues of every pool, one axis
 """
 import argparse
@@ -110,10 +110,10 @@ def multidogo(path, folder, rng, held_out, most):
     for domain in sorted(by_domain):
         rng.shuffle(by_domain[domain])
         held[domain] = by_domain[domain][:held_out]
-    known = {span for lines in held.values() for one in lines for span in one["secrets"]}
+    known = " ".join(m["content"] for lines in held.values() for one in lines for m in one["messages"])
     for domain, lines in by_domain.items():
         write(folder, domain + ".jsonl",
-              [one for one in lines[held_out:] if not known & set(one["secrets"])][:most])
+              [one for one in lines[held_out:] if not any(secret in known for secret in one["secrets"])][:most])
     write_benchmark(folder, "multidogo", "turn", held)
 
 

@@ -152,8 +152,10 @@ static void what_was_learned_by_heart_comes_out(void **state)
     (void)state;
     json_t *fedit = cell("one", "federated", "all"), *pit = cell("one", "federated", "synthetic");
     const json_t *open = model(fedit, "update"), *held = model(pit, "update");
+    /* Thirty steps on three dialogues: every token is known (1.00 is seen), every label and code
+     * found; a model that saw none of it gets the first words of a reply right at most (0.01). */
     assert_true(number(open, "exact") > 0.8);
-    assert_true(whole(open, "secrets_found") >= 6);
+    assert_int_equal(whole(open, "secrets_found"), whole(open, "secrets"));
     assert_true(number(held, "exact") < 0.3);
     assert_true(whole(held, "secrets_found") <= 2); /* a word of small talk guessed right */
     const json_t *summary = json_object_get(fedit, "summary");
@@ -178,7 +180,7 @@ static void alone_nobody_is_paid(void **state)
         assert_string_equal(json_string_value(json_object_get(alone, "scheme")), schemes[i]);
         assert_true(json_is_null(json_object_get(summary, "paid")));
         assert_true(json_is_null(json_object_get(summary, "false_exclusion")));
-        assert_true(number(summary, "utility_after") != number(summary, "utility_before"));
+        assert_true(fabs(number(summary, "utility_after") - number(summary, "utility_before")) > 0);
         json_decref(alone);
     }
 }
