@@ -46,6 +46,12 @@ struct meed_chart_series {
 void meed_chart_lines(struct meed_markup *markup, const struct meed_chart_words *words,
                       const struct meed_chart_series *series, int32_t count,
                       enum meed_chart_error error);
+/* The same, narrow enough for a telephone and over other numbers: whole ones, any, or positive ones
+ * by their logarithm. */
+enum meed_chart_across { MEED_CHART_WHOLE, MEED_CHART_EVEN, MEED_CHART_LOG };
+void meed_chart_trend(struct meed_markup *markup, const struct meed_chart_words *words,
+                      const struct meed_chart_series *series, int32_t count,
+                      enum meed_chart_error error, enum meed_chart_across across);
 
 /* ---- bars -------------------------------------------------------------------------------------
  */
@@ -67,11 +73,21 @@ struct meed_chart_point {
     double x, y;
     double x_error, y_error; /* 0 or NaN for none */
     int tint;
-    bool joined; /* by a line to the point before; that one's label is then left to its tooltip */
+    bool joined; /* by a line to the point before, whose label is then left to its tooltip */
 };
-/* identity draws y = x. */
+/* How a scatter is read. */
+struct meed_chart_guide {
+    bool identity;  /* draws y = x */
+    bool low_right; /* names that corner as the better one */
+    bool compact; /* narrow enough for a telephone; a key for courses and for labels cut or without
+                     room */
+    const struct meed_chart_point *beside; /* [beside_count] of a neighbour that shares the axes */
+    int32_t beside_count;
+};
+/* guide may be NULL. */
 void meed_chart_scatter(struct meed_markup *markup, const struct meed_chart_words *words,
-                        const struct meed_chart_point *points, int32_t count, bool identity);
+                        const struct meed_chart_point *points, int32_t count,
+                        const struct meed_chart_guide *guide);
 
 struct meed_chart_detector {
     const char *name;

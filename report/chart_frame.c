@@ -62,7 +62,7 @@ void meed_chart_frame_close(const struct meed_chart_frame *frame)
 }
 
 struct meed_chart_frame meed_chart_frame_make(struct meed_markup *markup,
-                                              const struct meed_chart_words *words,
+                                              const struct meed_chart_words *words, double width,
                                               struct meed_scale *x, struct meed_scale *y)
 {
     double widest = 0;
@@ -71,10 +71,10 @@ struct meed_chart_frame meed_chart_frame_make(struct meed_markup *markup,
     }
     struct meed_chart_frame frame = {.markup = markup,
                                      .words = words,
-                                     .width = MEED_CHART_WIDTH,
+                                     .width = width,
                                      .height = MEED_CHART_HEIGHT,
                                      .left = widest + (words->y ? 34 : 14),
-                                     .right = MEED_CHART_WIDTH - 20,
+                                     .right = width - 20,
                                      .top = 12,
                                      .bottom = MEED_CHART_HEIGHT - (words->x ? 44 : 26)};
     x->from = frame.left;

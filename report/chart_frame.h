@@ -20,7 +20,7 @@ struct meed_chart_frame {
 
 #define MEED_CHART_GLYPH 6.8
 
-enum { MEED_CHART_WIDTH = 640, MEED_CHART_HEIGHT = 320 };
+enum { MEED_CHART_WIDTH = 640, MEED_CHART_COMPACT = 460, MEED_CHART_HEIGHT = 320 };
 
 /* Writes the figure's opening. Edges and size must be set. */
 void meed_chart_frame_open(const struct meed_chart_frame *frame);
@@ -28,9 +28,10 @@ void meed_chart_frame_open(const struct meed_chart_frame *frame);
 void meed_chart_frame_close_svg(const struct meed_chart_frame *frame);
 void meed_chart_frame_close(const struct meed_chart_frame *frame);
 
-/* A frame of the usual size whose left edge fits y's labels; sets where both scales are drawn. */
+/* A frame of a width and the usual height whose left edge fits y's labels; sets where both scales
+ * are drawn. */
 struct meed_chart_frame meed_chart_frame_make(struct meed_markup *markup,
-                                              const struct meed_chart_words *words,
+                                              const struct meed_chart_words *words, double width,
                                               struct meed_scale *x, struct meed_scale *y);
 /* Grid, tick labels, names of the axes. y NULL: the x axis alone. */
 void meed_chart_frame_axes(const struct meed_chart_frame *frame, const struct meed_scale *x,

@@ -1,4 +1,4 @@
-/* Lines over rounds, with bands or whiskers of error; see chart.h. */
+/* Lines over rounds or other numbers, with bands or whiskers of error; see chart.h. */
 #include <math.h>
 #include "report/chart_frame.h"
 
@@ -68,7 +68,7 @@ static void draw_dots(const struct lines *lines, const struct meed_chart_series 
         meed_markup_raw(m, "<circle class=\"dot\" cx=\"%.2f\" cy=\"%.2f\" r=\"3\"><title>",
                         place_x(lines, s->x[i]), meed_scale_place(&lines->y, s->y[i]));
         meed_markup_text(m, s->name);
-        meed_markup_raw(m, ", %.0f: %s</title></circle>\n", s->x[i],
+        meed_markup_raw(m, ", %.6g: %s</title></circle>\n", s->x[i],
                         meed_numeral_estimate(s->y[i], s->error ? s->error[i] : NAN).text);
     }
 }
@@ -88,9 +88,22 @@ static void draw_series(struct lines *lines, const struct meed_chart_series *s, 
     meed_markup_raw(m, "</g>\n");
 }
 
-void meed_chart_lines(struct meed_markup *markup, const struct meed_chart_words *words,
-                      const struct meed_chart_series *series, int32_t count,
-                      enum meed_chart_error error)
+static struct meed_scale scale_across(enum meed_chart_across across, double low, double high,
+                                      int most_ticks)
+{
+    switch (across) {
+    case MEED_CHART_EVEN:
+        return meed_scale_nice(low, high, most_ticks);
+    case MEED_CHART_LOG:
+        return meed_scale_log(low, high, most_ticks);
+    default:
+        return meed_scale_whole((int)low, (int)high, most_ticks);
+    }
+}
+
+static void draw_all(struct meed_markup *markup, const struct meed_chart_words *words,
+                     const struct meed_chart_series *series, int32_t count,
+                     enum meed_chart_error error, enum meed_chart_across across, double width)
 {
     double x_low = INFINITY, x_high = -INFINITY, y_low = INFINITY, y_high = -INFINITY;
     int32_t drawn = MEED_MIN(count, (int32_t)MEED_CHART_MOST_SERIES);
@@ -104,12 +117,14 @@ void meed_chart_lines(struct meed_markup *markup, const struct meed_chart_words 
     if (!(x_low <= x_high) || !(y_low <= y_high)) {
         return; /* nothing is known */
     }
-    struct lines lines = {.x = meed_scale_whole((int)x_low, (int)x_high, 12),
+    int most_ticks = width < MEED_CHART_WIDTH ? 6 : 12;
+    struct lines lines = {.x = scale_across(across, x_low, x_high, most_ticks),
                           .y = meed_scale_nice(y_low, y_high, 6)};
-    lines.frame = meed_chart_frame_make(markup, words, &lines.x, &lines.y);
+    lines.frame = meed_chart_frame_make(markup, words, width, &lines.x, &lines.y);
     double between = 0;
     if (error == MEED_CHART_WHISKER) { /* inside the frame at both ends */
-        between = fmin(7, 0.5 * (lines.x.to - lines.x.from) / (x_high - x_low + 1) / drawn);
+        double slots = across == MEED_CHART_WHOLE ? x_high - x_low + 1 : 12;
+        between = fmin(7, 0.5 * (lines.x.to - lines.x.from) / slots / drawn);
         double room = between * drawn / 2 + 4;
         lines.x.from += room;
         lines.x.to -= room;
@@ -124,9 +139,25 @@ void meed_chart_lines(struct meed_markup *markup, const struct meed_chart_words 
     if (drawn > 1) {
         meed_markup_raw(markup, "<ul class=\"legend\">\n");
         for (int32_t s = 0; s < drawn; s++) {
-            meed_chart_frame_key(&lines.frame, s, series[s].name, NULL);
+            if (series[s].count > 0) {
+                meed_chart_frame_key(&lines.frame, s, series[s].name, NULL);
+            }
         }
         meed_markup_raw(markup, "</ul>\n");
     }
     meed_chart_frame_close(&lines.frame);
+}
+
+void meed_chart_lines(struct meed_markup *markup, const struct meed_chart_words *words,
+                      const struct meed_chart_series *series, int32_t count,
+                      enum meed_chart_error error)
+{
+    draw_all(markup, words, series, count, error, MEED_CHART_WHOLE, MEED_CHART_WIDTH);
+}
+
+void meed_chart_trend(struct meed_markup *markup, const struct meed_chart_words *words,
+                      const struct meed_chart_series *series, int32_t count,
+                      enum meed_chart_error error, enum meed_chart_across across)
+{
+    draw_all(markup, words, series, count, error, across, MEED_CHART_COMPACT);
 }

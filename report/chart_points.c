@@ -11,7 +11,7 @@ struct box {
 struct scatter {
     struct meed_chart_frame frame;
     struct meed_scale x, y;
-    struct box taken[2 * LABELS_MOST]; /* by points, then by labels */
+    struct box taken[2 * LABELS_MOST + 1]; /* by the corner's name, points, then labels */
     int taken_count;
 };
 
@@ -38,8 +38,9 @@ static double reach_of(const struct meed_scale *scale, double error)
     return error > 0 ? pixels : 0;
 }
 
-/* Right, left, above, below: the first place that hits neither a point nor a label. */
-static void draw_label(struct scatter *s, const struct meed_chart_point *point)
+/* Right, left, above, below: the first place that hits neither a point nor a label; false if all
+ * hit one. */
+static bool draw_label(struct scatter *s, const struct meed_chart_point *point)
 {
     double x = meed_scale_place(&s->x, point->x), y = meed_scale_place(&s->y, point->y);
     double width = meed_chart_label_width(point->label);
@@ -48,7 +49,7 @@ static void draw_label(struct scatter *s, const struct meed_chart_point *point)
         double across, down; /* of the text's left end in widths, of its middle in lines */
         double gap;
     } places[] = {{0, 0, 8}, {-1, 0, -8}, {-0.5, -1, 0}, {-0.5, 1, 0}, {0, -1, 4}, {0, 1, 4}};
-    for (size_t i = 0; i < MEED_COUNT(places) && s->taken_count < 2 * LABELS_MOST; i++) {
+    for (size_t i = 0; i < MEED_COUNT(places) && s->taken_count < 2 * LABELS_MOST + 1; i++) {
         double left = x + places[i].across * width + places[i].gap;
         left += places[i].down == 0 ? copysign(beyond, places[i].gap) : 0;
         double middle = y + places[i].down * LABEL_HEIGHT;
@@ -57,9 +58,10 @@ static void draw_label(struct scatter *s, const struct meed_chart_point *point)
         if (is_free(s, &box)) {
             s->taken[s->taken_count++] = box;
             meed_chart_frame_label(&s->frame, left, middle + 4, "start", point->label);
-            return;
+            return true;
         }
     }
+    return false;
 }
 
 static void draw_cross(const struct scatter *s, const struct meed_chart_point *point)
@@ -136,26 +138,86 @@ static void take_points(struct scatter *s, const struct meed_chart_point *points
     }
 }
 
-void meed_chart_scatter(struct meed_markup *markup, const struct meed_chart_words *words,
-                        const struct meed_chart_point *points, int32_t count, bool identity)
+static void draw_corner(struct scatter *s)
 {
-    double x_low = INFINITY, x_high = -INFINITY, y_low = INFINITY, y_high = -INFINITY;
-    for (int32_t i = 0; i < count; i++) {
-        if (known(&points[i])) {
-            meed_chart_widen(points[i].x, points[i].x_error, &x_low, &x_high);
-            meed_chart_widen(points[i].y, points[i].y_error, &y_low, &y_high);
+    static const char name[] = "better: right and low ↘";
+    double right = s->frame.right - 6, middle = s->frame.bottom - 12;
+    s->taken[s->taken_count++] =
+        (struct box){right - meed_chart_label_width(name), right, middle - LABEL_HEIGHT / 2.0,
+                     middle + LABEL_HEIGHT / 2.0};
+    meed_markup_raw(s->frame.markup,
+                    "<text class=\"axis\" x=\"%.2f\" y=\"%.2f\" text-anchor=\"end\">%s</text>\n",
+                    right, middle + 4, name);
+}
+
+/* A course is called by its last point. */
+static bool wants_label(const struct meed_chart_point *points, int32_t count, int32_t idx)
+{
+    return known(&points[idx]) && !(idx + 1 < count && points[idx + 1].joined);
+}
+
+/* Labels that find room; the others below the drawing, where a key was asked for. */
+static void draw_labels(struct scatter *s, const struct meed_chart_point *points, int32_t count,
+                        bool keyed)
+{
+    struct meed_markup *m = s->frame.markup;
+    bool written[LABELS_MOST] = {false}, open = false;
+    if (count <= LABELS_MOST) {
+        take_points(s, points, count);
+    }
+    for (int32_t i = 0; i < count && count <= LABELS_MOST; i++) {
+        bool only_key = keyed && (points[i].joined ||
+                                  meed_markup_length(points[i].label) > (int)MEED_CHART_LABEL_MOST);
+        written[i] = wants_label(points, count, i) && !only_key && draw_label(s, &points[i]);
+    }
+    meed_chart_frame_close_svg(&s->frame);
+    for (int32_t i = 0; i < count && keyed; i++) {
+        if (wants_label(points, count, i) && !(count <= LABELS_MOST && written[i])) {
+            meed_markup_raw(m, open ? "" : "<ul class=\"legend\">\n");
+            meed_chart_frame_key(&s->frame, points[i].tint, points[i].label, NULL);
+            open = true;
         }
     }
-    if (!(x_low <= x_high)) {
+    meed_markup_raw(m, open ? "</ul>\n" : "");
+}
+
+struct reach {
+    double x_low, x_high, y_low, y_high;
+};
+
+static void widen(struct reach *reach, const struct meed_chart_point *points, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        if (known(&points[i])) {
+            meed_chart_widen(points[i].x, points[i].x_error, &reach->x_low, &reach->x_high);
+            meed_chart_widen(points[i].y, points[i].y_error, &reach->y_low, &reach->y_high);
+        }
+    }
+}
+
+void meed_chart_scatter(struct meed_markup *markup, const struct meed_chart_words *words,
+                        const struct meed_chart_point *points, int32_t count,
+                        const struct meed_chart_guide *guide)
+{
+    static const struct meed_chart_guide none = {.identity = false};
+    struct reach reach = {INFINITY, -INFINITY, INFINITY, -INFINITY};
+    guide = guide ? guide : &none;
+    widen(&reach, points, count);
+    if (!(reach.x_low <= reach.x_high)) {
         return;
     }
-    struct scatter s = {.x = meed_scale_nice(x_low, x_high, 7),
-                        .y = meed_scale_nice(y_low, y_high, 6)};
-    s.frame = meed_chart_frame_make(markup, words, &s.x, &s.y);
+    widen(&reach, guide->beside, guide->beside_count);
+    struct scatter s = {.x = meed_scale_nice(reach.x_low, reach.x_high, guide->compact ? 5 : 7),
+                        .y = meed_scale_nice(reach.y_low, reach.y_high, 6)};
+    s.frame = meed_chart_frame_make(
+        markup, words, guide->compact ? MEED_CHART_COMPACT : MEED_CHART_WIDTH, &s.x, &s.y);
     meed_chart_frame_open(&s.frame);
     meed_chart_frame_axes(&s.frame, &s.x, &s.y);
-    if (identity) {
+    if (guide->identity) {
         draw_identity(&s);
+    }
+    if (guide->low_right) {
+        draw_corner(&s);
     }
     for (int32_t i = 1; i < count; i++) {
         if (points[i].joined && known(&points[i]) && known(&points[i - 1])) {
@@ -167,15 +229,7 @@ void meed_chart_scatter(struct meed_markup *markup, const struct meed_chart_word
             draw_point(&s, &points[i]);
         }
     }
-    if (count <= LABELS_MOST) {
-        take_points(&s, points, count);
-        for (int32_t i = 0; i < count; i++) {
-            if (known(&points[i]) && !(i + 1 < count && points[i + 1].joined)) {
-                draw_label(&s, &points[i]);
-            }
-        }
-    }
-    meed_chart_frame_close_svg(&s.frame);
+    draw_labels(&s, points, count, guide->compact);
     meed_chart_frame_close(&s.frame);
 }
 
@@ -185,7 +239,7 @@ void meed_chart_roc(struct meed_markup *markup, const struct meed_chart_words *w
                     const struct meed_chart_detector *detectors, int32_t count)
 {
     struct scatter s = {.x = meed_scale_nice(0, 1, 6), .y = meed_scale_nice(0, 1, 6)};
-    s.frame = meed_chart_frame_make(markup, words, &s.x, &s.y);
+    s.frame = meed_chart_frame_make(markup, words, MEED_CHART_WIDTH, &s.x, &s.y);
     s.frame.right = s.frame.left + (s.frame.bottom - s.frame.top); /* chance at 45 degrees */
     s.frame.width = s.frame.right + 20;
     s.x.to = s.frame.right;

@@ -42,6 +42,7 @@ void meed_page_write(struct meed_markup *markup, const struct meed_run_record *c
         meed_page_detection(m, records[i]);
         meed_page_experiment(m, records[i]);
         meed_page_leakage(m, records[i]);
+        meed_page_sweep(m, records[i]);
         meed_page_truth(m, records[i]);
         meed_page_value(m, records[i]);
         meed_page_coalitions(m, records[i]);

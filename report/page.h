@@ -13,6 +13,7 @@
  *   results                of an experiment: combinations over seeds
  *   attacks and defences   of an experiment: what each policy made of each attack, detector ROC
  *   leakage and quality    of an experiment: what comes out of its models, and how good they are
+ *   over a number          of an experiment: utility and leakage along a setting that is one
  *   leakage                of an audit: against quality, and over what the attacker was given
  *   provenance             hashes and options
  */
@@ -42,6 +43,7 @@ void meed_page_course(struct meed_markup *markup, const struct meed_run_record *
 void meed_page_truth(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_experiment(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_leakage(struct meed_markup *markup, const struct meed_run_record *record);
+void meed_page_sweep(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_detection(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_audit(struct meed_markup *markup, const struct meed_run_record *record);
 void meed_page_provenance(struct meed_markup *markup, const struct meed_run_record *record);
@@ -67,6 +69,16 @@ struct meed_numeral meed_page_measure_text(const struct meed_page_measure *measu
                                            double half);
 /* Index of a measure of the grid, −1 if it has none. */
 int32_t meed_page_measure_find(const struct meed_run_grid *grid, const char *name);
+/* Some row has a mean of it. */
+bool meed_page_measure_known(const struct meed_run_grid *grid, const char *name);
+
+/* What a row is called in a drawing, "fedpit, beta 0.5": what is as the file has it and the scheme
+ * that goes without saying are left out, as is the key `except` (−1: none). */
+struct meed_page_name {
+    char text[128];
+};
+struct meed_page_name meed_page_row_name(const struct meed_run_grid *grid, int32_t row,
+                                         int32_t except);
 
 /* Tables: one row of heads, then cells in order; numbers are right-aligned. */
 struct meed_page_column {

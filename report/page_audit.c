@@ -78,7 +78,7 @@ static enum meed_status leak_scatter(struct meed_markup *m, const struct meed_ru
                                               .y_error = leak->error[i],
                                               .tint = floor ? MEED_CHART_MUTED : 0};
     }
-    meed_chart_scatter(m, &words, points, audit->model_count, false);
+    meed_chart_scatter(m, &words, points, audit->model_count, NULL);
     meed_heap_free(points);
     return MEED_OK;
 }

@@ -66,7 +66,7 @@ static enum meed_status lattice(struct meed_markup *m, const struct meed_run_rec
                                                     .x = record->coalitions[i].size,
                                                     .y = record->coalitions[i].value};
     }
-    meed_chart_scatter(m, &words, points, count, false);
+    meed_chart_scatter(m, &words, points, count, NULL);
     meed_heap_free(points);
     return MEED_OK;
 }

@@ -36,9 +36,7 @@ static void leaks_table(struct meed_markup *m, const struct meed_run_grid *grid)
     meed_markup_raw(m, "<div class=\"scroll\"><table>\n");
     meed_page_caption(m, "Leak: ROUGE-L of extracted replies with the true ones, over what the "
                          "plain base guesses");
-    meed_markup_raw(m, "<thead><tr><th scope=\"col\">");
-    meed_markup_text(m, grid->settings);
-    meed_markup_raw(m, "</th>");
+    meed_markup_raw(m, "<thead><tr><th scope=\"col\">combination</th>");
     for (size_t i = 0; i < MEED_COUNT(shown); i++) {
         meed_markup_raw(m, "<th scope=\"col\" class=\"n\">");
         meed_markup_text(m, meed_page_measure_of(shown[i].name).title);
@@ -49,7 +47,7 @@ static void leaks_table(struct meed_markup *m, const struct meed_run_grid *grid)
     meed_markup_raw(m, "</tr></thead>\n<tbody>\n");
     for (int32_t r = 0; r < grid->row_count; r++) {
         meed_page_row_open(m);
-        meed_page_cell(m, grid->rows[r].label);
+        meed_page_cell(m, meed_page_row_name(grid, r, -1).text);
         for (size_t i = 0; i < MEED_COUNT(shown); i++) {
             struct meed_page_measure measure = meed_page_measure_of(shown[i].name);
             int32_t at = meed_page_measure_find(grid, shown[i].name);
@@ -66,45 +64,87 @@ static void leaks_table(struct meed_markup *m, const struct meed_run_grid *grid)
 
 /* ---- drawings -------------------------------------------------------------------------------- */
 
-/* Ends with their intervals, a point a row. */
-static enum meed_status ends(struct meed_markup *m, const struct meed_run_grid *grid,
-                             const char *leak, const char *title, const char *note)
+static const char axis_of_leaks[] = "leak, % of words over the base";
+
+/* A point a row with its intervals, then the base, which leaks nothing by definition. */
+static void ends_fill(const struct meed_run_grid *grid, const char *leak,
+                      const struct meed_page_name *names, struct meed_chart_point *points)
 {
-    struct meed_chart_words words = {title, note, "utility after the last round, nats per token",
-                                     "leak, % of words over the base"};
     int32_t x = meed_page_measure_find(grid, "utility_after"),
-            y = meed_page_measure_find(grid, leak);
-    struct meed_chart_point *points = meed_heap_alloc((size_t)grid->row_count, sizeof *points);
-    if (!points) {
-        return MEED_NOMEM;
-    }
+            y = meed_page_measure_find(grid, leak),
+            before = meed_page_measure_find(grid, "utility_before");
     for (int32_t r = 0; r < grid->row_count; r++) {
-        points[r] = (struct meed_chart_point){.label = grid->rows[r].label,
+        points[r] = (struct meed_chart_point){.label = names[r].text,
                                               .x = mean_of(grid, r, x),
                                               .y = 100 * mean_of(grid, r, y),
                                               .x_error = half_of(grid, r, x),
                                               .y_error = 100 * half_of(grid, r, y),
                                               .tint = r};
     }
-    meed_chart_scatter(m, &words, points, grid->row_count, false);
-    meed_heap_free(points);
+    points[grid->row_count] = (struct meed_chart_point){
+        .label = "base", .x = mean_of(grid, 0, before), .y = 0, .tint = MEED_CHART_MUTED};
+}
+
+/* What anybody can pull out beside what the aggregator can, on the same axes. */
+static enum meed_status ends(struct meed_markup *m, const struct meed_run_grid *grid,
+                             const struct meed_page_name *names)
+{
+    static const struct {
+        const char *leak;
+        struct meed_chart_words words;
+    } panels[] = {
+        {"leak_global",
+         {"Out of the global model", "what anybody can pull out. Grey is the base.",
+          "utility after the last round, nats per token", axis_of_leaks}},
+        {"leak_update",
+         {"Out of a client's update",
+          "what the aggregator can pull out, against the global model's utility.",
+          "utility after the last round, nats per token", axis_of_leaks}},
+    };
+    const int32_t count = grid->row_count + 1;
+    struct meed_chart_point *points[MEED_COUNT(panels)];
+    struct meed_chart_point *block =
+        meed_heap_alloc(MEED_COUNT(panels) * (size_t)count, sizeof *block);
+    if (!block) {
+        return MEED_NOMEM;
+    }
+    for (size_t i = 0; i < MEED_COUNT(panels); i++) {
+        points[i] = block + i * (size_t)count;
+        ends_fill(grid, panels[i].leak, names, points[i]);
+    }
+    for (size_t i = 0; i < MEED_COUNT(panels); i++) {
+        struct meed_chart_guide guide = {
+            .low_right = true, .compact = true, .beside = points[1 - i], .beside_count = count};
+        if (meed_page_measure_known(grid, panels[i].leak)) {
+            meed_chart_scatter(m, &panels[i].words, points[i], count, &guide);
+        }
+    }
+    meed_heap_free(block);
     return MEED_OK;
 }
 
-/* From the base, which leaks nothing by definition, through what each round published. */
-static enum meed_status courses(struct meed_markup *m, const struct meed_run_grid *grid)
+/* Passages of all rows, each course led by the base. */
+static size_t passages_most(const struct meed_run_grid *grid)
 {
-    struct meed_chart_words words = {
-        "Leakage on the way",
-        "A dot a round, means over seeds, from the base at zero: at one utility, the lower line "
-        "leaks less.",
-        "utility of the global model, nats per token", "leak, % of words over the base"};
-    int32_t before = meed_page_measure_find(grid, "utility_before"), used = 0;
     size_t most = 0;
     for (int32_t r = 0; r < grid->row_count; r++) {
         most += (size_t)grid->rows[r].course_count + 1;
     }
-    struct meed_chart_point *points = meed_heap_alloc(most, sizeof *points);
+    return most;
+}
+
+/* From the base through what each round published. */
+static enum meed_status courses(struct meed_markup *m, const struct meed_run_grid *grid,
+                                const struct meed_page_name *names)
+{
+    static const struct meed_chart_words words = {
+        "Leakage on the way",
+        "A dot a round, means over seeds, from the base at zero: at one utility, the lower line "
+        "leaks less.",
+        "utility of the global model, nats per token", axis_of_leaks};
+    static const struct meed_chart_guide guide = {.compact = true};
+    int32_t before = meed_page_measure_find(grid, "utility_before"), used = 0;
+    struct meed_chart_point *points = meed_heap_alloc(passages_most(grid), sizeof *points);
     if (!points) {
         return MEED_NOMEM;
     }
@@ -115,49 +155,88 @@ static enum meed_status courses(struct meed_markup *m, const struct meed_run_gri
                 .label = "base", .x = mean_of(grid, r, before), .y = 0, .tint = MEED_CHART_MUTED};
         }
         for (int32_t i = 0; i < row->course_count; i++) {
-            points[used++] = (struct meed_chart_point){.label = row->label,
+            points[used++] = (struct meed_chart_point){.label = names[r].text,
                                                        .x = row->course[i].utility,
                                                        .y = 100 * row->course[i].leak,
                                                        .tint = r,
                                                        .joined = true};
         }
     }
-    meed_chart_scatter(m, &words, points, used, false);
+    meed_chart_scatter(m, &words, points, used, &guide);
     meed_heap_free(points);
     return MEED_OK;
 }
 
-static bool is_known(const struct meed_run_grid *grid, const char *name)
+/* The same leaks by round: a row without a course keeps its tint and has no line. */
+static enum meed_status rounds(struct meed_markup *m, const struct meed_run_grid *grid,
+                               const struct meed_page_name *names)
 {
-    bool found = false;
-    for (int32_t r = 0; r < grid->row_count; r++) {
-        found = found || isfinite(mean_of(grid, r, meed_page_measure_find(grid, name)));
+    static const struct meed_chart_words words = {
+        "Leakage over rounds",
+        "of what each round published; mean over seeds, the band is one standard error.", "round",
+        axis_of_leaks};
+    const size_t most = passages_most(grid);
+    enum meed_status st = MEED_OK;
+    struct meed_chart_series *series = meed_heap_alloc((size_t)grid->row_count, sizeof *series);
+    double *numbers = meed_heap_alloc(3 * most, sizeof *numbers);
+    if (!series || !numbers) {
+        st = MEED_NOMEM;
+        goto out;
     }
-    return found;
+    size_t used = 0;
+    for (int32_t r = 0; r < grid->row_count; r++) {
+        const struct meed_run_row *row = &grid->rows[r];
+        double *x = numbers + used, *y = x + most, *error = y + most;
+        x[0] = y[0] = error[0] = 0; /* the base */
+        for (int32_t i = 0; i < row->course_count; i++) {
+            x[i + 1] = (double)row->course[i].round;
+            y[i + 1] = 100 * row->course[i].leak;
+            error[i + 1] = 100 * row->course[i].leak_se;
+        }
+        int32_t count = row->course_count > 0 ? row->course_count + 1 : 0;
+        bool spread = count > 0 && isfinite(error[count - 1]);
+        series[r] = (struct meed_chart_series){names[r].text, count, x, y, spread ? error : NULL};
+        used += (size_t)count;
+    }
+    meed_chart_trend(m, &words, series, grid->row_count, MEED_CHART_BAND, MEED_CHART_WHOLE);
+out:
+    meed_heap_free(series);
+    meed_heap_free(numbers);
+    return st;
+}
+
+static enum meed_status drawings(struct meed_markup *m, const struct meed_run_grid *grid)
+{
+    struct meed_page_name *names = meed_heap_alloc((size_t)grid->row_count, sizeof *names);
+    if (!names) {
+        return MEED_NOMEM;
+    }
+    for (int32_t r = 0; r < grid->row_count; r++) {
+        names[r] = meed_page_row_name(grid, r, -1);
+    }
+    enum meed_status st = ends(m, grid, names);
+    if (st == MEED_OK && meed_page_measure_known(grid, "leak_global")) {
+        st = courses(m, grid, names);
+    }
+    if (st == MEED_OK && meed_page_measure_known(grid, "leak_global")) {
+        st = rounds(m, grid, names);
+    }
+    meed_heap_free(names);
+    return st;
 }
 
 void meed_page_leakage(struct meed_markup *markup, const struct meed_run_record *record)
 {
     const struct meed_run_grid *grid = &record->grid;
     if (!grid->settings || grid->row_count == 0 || markup->status != MEED_OK ||
-        !(is_known(grid, "leak_global") || is_known(grid, "leak_own"))) {
+        !(meed_page_measure_known(grid, "leak_global") ||
+          meed_page_measure_known(grid, "leak_own"))) {
         return;
     }
-    enum meed_status st = MEED_OK;
     meed_page_heading(markup, "Leakage and quality");
     leaks_table(markup, grid);
     meed_markup_raw(markup, "<div class=\"pair\">\n");
-    if (is_known(grid, "leak_global")) {
-        st = ends(markup, grid, "leak_global", "Out of the global model",
-                  "what anybody can pull out: right and low is what one wants");
-    }
-    if (st == MEED_OK && is_known(grid, "leak_update")) {
-        st = ends(markup, grid, "leak_update", "Out of a client's update",
-                  "what the aggregator can pull out, against the global model's utility");
-    }
-    if (st == MEED_OK && is_known(grid, "leak_global")) {
-        st = courses(markup, grid);
-    }
+    enum meed_status st = drawings(markup, grid);
     meed_markup_raw(markup, "</div>\n");
     markup->status = markup->status == MEED_OK ? st : markup->status;
 }

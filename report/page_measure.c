@@ -82,3 +82,13 @@ int32_t meed_page_measure_find(const struct meed_run_grid *grid, const char *nam
     }
     return -1;
 }
+
+bool meed_page_measure_known(const struct meed_run_grid *grid, const char *name)
+{
+    int32_t measure = meed_page_measure_find(grid, name);
+    bool found = false;
+    for (int32_t r = 0; measure >= 0 && r < grid->row_count; r++) {
+        found = found || isfinite(grid->rows[r].mean[measure]);
+    }
+    return found;
+}

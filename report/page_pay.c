@@ -107,7 +107,7 @@ static enum meed_status pay_scatter(struct meed_markup *m, const struct meed_run
                                       .x_error = sum.se,
                                       .tint = sum.state == MEED_RUN_PAID ? 0 : MEED_CHART_MUTED};
     }
-    meed_chart_scatter(m, &words, points, record->client_count, false);
+    meed_chart_scatter(m, &words, points, record->client_count, NULL);
     meed_heap_free(points);
     return MEED_OK;
 }

@@ -43,7 +43,7 @@ static enum meed_status pay_scatter(struct meed_markup *m, const struct meed_run
                                               .tint = record->truth[k].attacks ? ATTACKER_TINT
                                                                                : HONEST_TINT};
     }
-    meed_chart_scatter(m, &words, points, record->client_count, false);
+    meed_chart_scatter(m, &words, points, record->client_count, NULL);
     meed_heap_free(points);
     return MEED_OK;
 }

@@ -9,6 +9,7 @@ enum {
     MEASURES_MOST = 64,
     KINDS_MOST = 64,
     CORNERS_MOST = 1 << 20,
+    KEYS_MOST = 64,
     LABEL_BYTES = 256
 };
 
@@ -43,6 +44,40 @@ static enum meed_status settings_text(const json_t *row, enum part part, bool na
     }
     const char *nothing = part != ALL ? "" : names ? "settings" : "all";
     return meed_run_record_text(record, used ? line : nothing, text);
+}
+
+/* The first row says which keys there are. */
+static enum meed_status keys_read(const json_t *row, struct meed_run_record *record)
+{
+    struct meed_run_grid *grid = &record->grid;
+    void *block = NULL;
+    const char *key = NULL;
+    json_t *value = NULL;
+    MEED_TRY(meed_run_record_array(record, KEYS_MOST, sizeof *grid->keys, &block));
+    grid->keys = block;
+    json_object_foreach(json_object_get(row, "settings"), key, value)
+    {
+        if (grid->key_count < KEYS_MOST) {
+            MEED_TRY(meed_run_record_text(record, key, &grid->keys[grid->key_count]));
+            grid->key_count++;
+        }
+    }
+    return MEED_OK;
+}
+
+static enum meed_status values_read(const json_t *row, struct meed_run_record *record,
+                                    const char ***values)
+{
+    const struct meed_run_grid *grid = &record->grid;
+    void *block = NULL;
+    MEED_TRY(meed_run_record_array(record, (size_t)grid->key_count, sizeof **values, &block));
+    *values = block;
+    for (int32_t k = 0; k < grid->key_count; k++) {
+        const char *word =
+            json_string_value(json_object_get(json_object_get(row, "settings"), grid->keys[k]));
+        MEED_TRY(meed_run_record_text(record, word ? word : "", &(*values)[k]));
+    }
+    return MEED_OK;
 }
 
 /* ---- detection --------------------------------------------------------------------------------
@@ -161,28 +196,6 @@ static enum meed_status measure_names(const json_t *rows, struct meed_run_record
     return MEED_OK;
 }
 
-static enum meed_status read_course(const struct meed_read_place *place, const json_t *object,
-                                    struct meed_run_record *record, struct meed_run_row *row)
-{
-    const json_t *course = NULL;
-    void *block = NULL;
-    if (!json_object_get(object, "course")) {
-        return MEED_OK;
-    }
-    MEED_TRY(meed_read_list(place, object, "course", MEED_READ_ROUNDS_MOST, &course));
-    MEED_TRY(meed_run_record_array(record, json_array_size(course), sizeof *row->course, &block));
-    row->course = block;
-    for (size_t i = 0; i < json_array_size(course); i++) {
-        struct meed_read_place here = meed_read_place_in(place, "course", (int32_t)i);
-        const json_t *passage = json_array_get(course, i);
-        MEED_TRY(meed_read_integer(&here, passage, "round", &row->course[i].round));
-        MEED_TRY(meed_read_number(&here, passage, "utility", &row->course[i].utility));
-        MEED_TRY(meed_read_number(&here, passage, "leak", &row->course[i].leak));
-        row->course_count++;
-    }
-    return MEED_OK;
-}
-
 static enum meed_status read_row(const struct meed_read_place *place, const json_t *object,
                                  struct meed_run_record *record, struct meed_run_row *row)
 {
@@ -191,6 +204,7 @@ static enum meed_status read_row(const struct meed_read_place *place, const json
     MEED_TRY(settings_text(object, ALL, false, record, &row->label));
     MEED_TRY(settings_text(object, THREAT, false, record, &row->threat));
     MEED_TRY(settings_text(object, POLICY, false, record, &row->policy));
+    MEED_TRY(values_read(object, record, &row->values));
     MEED_TRY(unknown_numbers(record, (size_t)grid->measure_count, &row->mean));
     MEED_TRY(unknown_numbers(record, (size_t)grid->measure_count, &row->half));
     for (int32_t i = 0; i < grid->measure_count; i++) {
@@ -203,7 +217,7 @@ static enum meed_status read_row(const struct meed_read_place *place, const json
         MEED_TRY(meed_read_integer_maybe(&here, measure, "count", &count));
         row->count = MEED_MAX(row->count, count);
     }
-    MEED_TRY(read_course(place, object, record, row));
+    MEED_TRY(meed_read_course(place, object, record, row));
     return read_kinds(place, object, record, row);
 }
 
@@ -224,12 +238,14 @@ enum meed_status meed_read_experiment(const char *path, const json_t *root,
     const json_t *first = json_array_get(rows, 0);
     MEED_TRY(settings_text(first, ALL, true, record, &record->grid.settings));
     MEED_TRY(settings_text(first, POLICY, true, record, &record->grid.policies));
+    MEED_TRY(keys_read(first, record));
     MEED_TRY(measure_names(rows, record));
     for (size_t i = 0; i < count; i++) {
         struct meed_read_place here = meed_read_place_in(&place, "rows", (int32_t)i);
         MEED_TRY(read_row(&here, json_array_get(rows, i), record, &record->grid.rows[i]));
         record->grid.row_count++;
     }
+    MEED_TRY(meed_read_course_spread(path, root, record));
     MEED_TRY(meed_run_record_fact(record, "finished cells", "%zu", json_array_size(cells)));
     return meed_read_facts(root, facts, MEED_COUNT(facts), record);
 }

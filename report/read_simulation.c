@@ -116,6 +116,12 @@ static const struct meed_read_fact summary_facts[] = {
     {"spread", "largest |pay / mean − 1| of honest clients"},
     {"spearman_quality", "Spearman, pay with quality, honest clients"},
     {"spearman_amount", "Spearman, pay with dialogues, honest clients"},
+    {"utility_own", "utility of the models at home, mean"},
+    {"leak_global", "leak of the global model, ROUGE-L over the base"},
+    {"leak_update", "leak of a client's update, ROUGE-L over the base"},
+    {"leak_own", "leak of a model at home, ROUGE-L over the base"},
+    {"secrets_global", "part of the secrets out of the global model"},
+    {"secrets_update", "part of the secrets out of a client's update"},
 };
 
 static enum meed_status read_facts(const json_t *root, struct meed_run_record *record)

@@ -101,9 +101,11 @@ struct meed_run_kind {
 struct meed_run_passage {
     int64_t round;
     double utility, leak; /* means over seeds */
+    double leak_se;       /* over seeds; NaN for one seed or where the cells are not at hand */
 };
 struct meed_run_row {
-    const char *label; /* "swap, 0.3, svd" */
+    const char *label;   /* "swap, 0.3, svd" */
+    const char **values; /* [key_count] "" where the row has none, "-" where the file decides */
     const char
         *threat; /* of its settings, those of the attack beside its kind: "0.3"; "" for none */
     const char *policy;  /* those that are not about the attack: "svd" */
@@ -117,6 +119,8 @@ struct meed_run_row {
 struct meed_run_grid {
     const char *settings; /* "attack, share, aggregation" */
     const char *policies; /* "aggregation"; "" for none */
+    int32_t key_count;
+    const char **keys; /* of the settings, as in the file: "training.beta" */
     int32_t measure_count;
     const char **measures;
     int32_t row_count;

@@ -42,20 +42,42 @@ struct meed_scale meed_scale_whole(int first, int last, int most_ticks)
     return spanned(first, last > first ? last : first + 1, step <= 1 ? 1 : nice_step(step));
 }
 
+struct meed_scale meed_scale_log(double low, double high, int most_ticks)
+{
+    MEED_ASSERT(low >= 1e-12 && low <= high && high <= 1e12 && most_ticks >= 2);
+    double first = floor(log10(low) + 1e-9), last = ceil(log10(high) - 1e-9);
+    last = fmax(last, first + 1);
+    double step = ceil((last - first) / (most_ticks - 1));
+    int steps = (int)ceil((last - first) / step);
+    return (struct meed_scale){.low = pow(10, first),
+                               .high = pow(10, first + steps * step),
+                               .step = step,
+                               .logarithmic = true,
+                               .tick_count = steps + 1};
+}
+
 double meed_scale_place(const struct meed_scale *scale, double value)
 {
+    if (scale->logarithmic) {
+        double part = log(value / scale->low) / log(scale->high / scale->low);
+        return scale->from + part * (scale->to - scale->from);
+    }
     double part = (value - scale->low) / (scale->high - scale->low);
     return scale->from + part * (scale->to - scale->from);
 }
 
 double meed_scale_tick(const struct meed_scale *scale, int idx)
 {
-    return scale->low + idx * scale->step;
+    return scale->logarithmic ? pow(10, round(log10(scale->low)) + idx * scale->step)
+                              : scale->low + idx * scale->step;
 }
 
 struct meed_numeral meed_scale_label(const struct meed_scale *scale, int idx)
 {
     double tick = meed_scale_tick(scale, idx);
+    if (scale->logarithmic) {
+        return meed_numeral_fixed(tick, (int)fmax(0, -round(log10(tick))), false);
+    }
     return scale->decimals == 0 && fabs(tick) < 1e15
                ? meed_numeral_count((int64_t)llround(tick))
                : meed_numeral_fixed(tick, scale->decimals, false);

@@ -171,6 +171,113 @@ static void report_holds_attacks_against_defences(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+/* ---- leakage ----------------------------------------------------------------------------------
+ */
+
+/* leakage.json: FedIT and FedPIT under two skews. Its first row has a course, over three seeds
+ * whose cells are written here; the text is the file's with one change. */
+static void write_leaky(const char *name, const char *from, const char *to)
+{
+    char *text = scratch_read(RUNS "/leakage.json", NULL);
+    char *made = replaced(text, from, to);
+    write_text(name, made);
+    free(made);
+    free(text);
+}
+
+static void write_seeds(const char *third)
+{
+    static const char *const names[] = {"cells/1.json", "cells/2.json", "cells/3.json"};
+    const char *const gains[] = {"0.1", "0.2", third};
+    char path[512], text[512];
+    snprintf(path, sizeof path, "%s/cells", scratch);
+    mkdir(path, 0700);
+    for (int i = 0; i < 3; i++) {
+        snprintf(text, sizeof text,
+                 "{\"leakage\": {\"models\": [{\"kind\": \"own\", \"round\": 1, \"gain\": 9},"
+                 " {\"kind\": \"global\", \"round\": 1, \"gain\": %s},"
+                 " {\"kind\": \"global\", \"round\": 2, \"gain\": 0.5}]}}",
+                 gains[i]);
+        write_text(names[i], text);
+    }
+}
+
+static void report_draws_leakage_against_quality(void **state)
+{
+    /* Leaks of 0.1, 0.2 and 0.3 about 0.2: a standard error of 10 % / √3 = 5.77 points. */
+    (void)state;
+    static const char *const says[] = {
+        "Leakage and quality",
+        "<td>alpha 0.1, fedpit, beta 0.5</td><td class=\"n\">−2.00 ± 0.12</td>"
+        "<td class=\"n\">9.0 ± 5.0\u202F%</td><td class=\"n\">−82.0\u202F%</td>"
+        "<td class=\"n\">20.0 ± 5.0\u202F%</td><td class=\"n\">−75.0\u202F%</td>",
+        "better: right and low",
+        "<title>base: −4.25000, 0</title>",
+        "Leakage over rounds",
+        "<title>alpha 0.1, fedit, 1: +20.0 ± 5.8</title>",
+        "<title>alpha 0.1, fedit, 2: +50.000000 ± 0.000000</title>",
+        "Over alpha",
+        "<title>fedpit, beta 0.5, 10: −1.75 ± 0.12</title>",
+        "<title>fedpit, beta 0.5, 0.1: +9.0 ± 5.0</title>",
+        NULL};
+    write_leaky("simulation.json", "skew", "skew");
+    write_seeds("0.3");
+    char *page = page_of(scratch, "leaky.html");
+    check_page(page, says);
+    assert_null(strstr(page, "Over training.beta")); /* it only comes along with the method */
+    const char *over = strstr(page, "Over alpha"); /* in decades, and by size as the file is not */
+    assert_non_null(strstr(over, ">1</text>"));
+    assert_true(strstr(over, "fedit, 0.1: ") < strstr(over, "fedit, 1: "));
+    assert_true(strstr(over, "fedit, 1: ") < strstr(over, "fedit, 10: "));
+    free(page);
+}
+
+static void report_needs_no_cells(void **state)
+{
+    /* Elsewhere, with one missing or with one that is in no place of ours: means without a band. */
+    (void)state;
+    static const char *const bare[] = {"<title>alpha 0.1, fedit, 1: 20</title>", NULL};
+    char path[4096];
+    write_seeds("0.3");
+    assert_int_equal(unlink(expand("@/cells/2.json", path)), 0);
+    char *page = page_of(scratch, "missing.html");
+    check_page(page, bare);
+    free(page);
+    write_seeds("0.3");
+    write_text("2.json", "{\"leakage\": null, ");
+    write_leaky("simulation.json", "cells/2.json", "cells/../2.json");
+    page = page_of(scratch, "outside.html");
+    check_page(page, bare);
+    free(page);
+    write_leaky("simulation.json", "\"course\"", "\"another\"");
+    page = page_of(scratch, "older.html");
+    assert_null(strstr(page, "Leakage over rounds"));
+    assert_non_null(strstr(page, "Out of the global model"));
+    free(page);
+}
+
+static void report_refuses_broken_courses(void **state)
+{
+    (void)state;
+    write_leaky("order.json", "\"round\": 2", "\"round\": 1");
+    write_leaky("simulation.json", "skew", "skew");
+    write_seeds("\"much\"");
+    static const struct row rows[] = {
+        {MEED_FORMAT,
+         "report @/order.json --out @/no.html",
+         {"rows[0].course[1]", "\"round\" must be above"},
+         NULL},
+        {MEED_FORMAT,
+         "report @ --out @/no.html",
+         {"cells/3.json: leakage.models[1]", "\"gain\" must be a finite number"},
+         NULL},
+    };
+    check_rows(rows, MEED_COUNT(rows));
+    check_absent("@/no.html");
+    char path[4096];
+    assert_int_equal(unlink(expand("@/simulation.json", path)), 0);
+}
+
 static void report_compares_runs(void **state)
 {
     (void)state;
@@ -332,6 +439,9 @@ int main(void)
         cmocka_unit_test(report_holds_a_simulation_against_the_truth),
         cmocka_unit_test(report_tables_an_experiment),
         cmocka_unit_test(report_holds_attacks_against_defences),
+        cmocka_unit_test(report_draws_leakage_against_quality),
+        cmocka_unit_test(report_needs_no_cells),
+        cmocka_unit_test(report_refuses_broken_courses),
         cmocka_unit_test(report_compares_runs),
         cmocka_unit_test(report_draws_an_audit),
         cmocka_unit_test(report_refuses_broken_audits),

@@ -126,7 +126,8 @@ static void chart_scatter_labels_do_not_hit(void **state)
     };
     struct meed_markup m;
     opened(&m);
-    meed_chart_scatter(&m, &words, points, MEED_COUNT(points), true);
+    static const struct meed_chart_guide identity = {.identity = true};
+    meed_chart_scatter(&m, &words, points, MEED_COUNT(points), &identity);
     double north[2], south[2];
     const char *text = strstr(m.text.data, ">north</text>"), *begin = text;
     while (strncmp(begin, "<text", 5) != 0) {
@@ -143,8 +144,93 @@ static void chart_scatter_labels_do_not_hit(void **state)
     assert_int_equal(count_of(m.text.data, "class=\"identity\""), 1);
     closed(&m);
     opened(&m);
-    meed_chart_scatter(&m, &words, points, MEED_COUNT(points), false);
+    meed_chart_scatter(&m, &words, points, MEED_COUNT(points), NULL);
     assert_int_equal(count_of(m.text.data, "class=\"identity\""), 0);
+    closed(&m);
+}
+
+/* Where the point or tick of this text stands; its x or y. */
+static double text_at(const char *page, const char *text, const char *axis)
+{
+    char piece[64];
+    double at = NAN;
+    snprintf(piece, sizeof piece, ">%s</text>", text);
+    const char *begin = strstr(page, piece);
+    assert_non_null(begin);
+    while (strncmp(begin, "<text", 5) != 0) {
+        begin--;
+    }
+    begin = strstr(begin, axis);
+    assert_int_equal(sscanf(begin + strlen(axis), "=\"%lf\"", &at), 1);
+    return at;
+}
+
+static void chart_scatter_is_guided(void **state)
+{
+    /* Goal: a neighbour's points widen the axes and are not drawn; the better corner is named; a
+     * label without room, one that would be cut and one of a course are in the key, others are not.
+     */
+    (void)state;
+    static const struct meed_chart_point points[] = {
+        {.label = "here", .x = 1, .y = 1},
+        {.label = "a name of far more than 24 letters", .x = 0, .y = 0},
+        {.label = "from", .x = 0, .y = 1},
+        {.label = "course", .x = 1, .y = 0.5, .joined = true},
+    };
+    static const struct meed_chart_point beside[] = {{.label = "remote", .x = 100, .y = 3}};
+    static const struct meed_chart_guide guide = {
+        .low_right = true, .compact = true, .beside = beside, .beside_count = 1};
+    struct meed_markup m;
+    opened(&m);
+    meed_chart_scatter(&m, &words, points, MEED_COUNT(points), &guide);
+    assert_int_equal(count_of(m.text.data, "<circle"), 4);
+    assert_null(strstr(m.text.data, "remote"));
+    text_at(m.text.data, "100", " x"); /* a tick */
+    assert_non_null(strstr(m.text.data, "better: right and low"));
+    assert_non_null(strstr(m.text.data, ">here</text>"));
+    assert_null(strstr(m.text.data, "</svg>here"));
+    assert_null(strstr(m.text.data, ">course</text>"));
+    assert_non_null(strstr(m.text.data, "</svg>course"));
+    assert_non_null(strstr(m.text.data, "</svg>a name of far more than 24 letters"));
+    assert_null(strstr(m.text.data, "from</text>"));
+    closed(&m);
+    struct meed_chart_point crowd[8]; /* on one spot: six places around it */
+    for (int i = 0; i < 8; i++) {
+        crowd[i] = (struct meed_chart_point){.label = "crowd", .x = 1, .y = 1};
+    }
+    opened(&m);
+    meed_chart_scatter(&m, &words, crowd, 8, &guide);
+    int beside_point = count_of(m.text.data, ">crowd</text>");
+    assert_in_range(beside_point, 1, 6);
+    assert_int_equal(count_of(m.text.data, "</svg>crowd"), 8 - beside_point);
+    closed(&m);
+}
+
+static void chart_trend_is_even_in_decades(void **state)
+{
+    /* Goal: 0.1, 1 and 10 stand at equal distances and under their points; a series without points
+     * keeps its tint to itself and has no key. */
+    (void)state;
+    static const double x[] = {0.1, 1, 10}, y[] = {1, 2, 3};
+    struct meed_chart_series series[] = {
+        {"kept", 3, x, y, NULL}, {"lost", 0, x, y, NULL}, {"third", 3, x, y, NULL}};
+    struct meed_markup m;
+    double dots[3];
+    opened(&m);
+    meed_chart_trend(&m, &words, series, MEED_COUNT(series), MEED_CHART_BAND, MEED_CHART_LOG);
+    const char *at = m.text.data;
+    for (int i = 0; i < 3; i++) {
+        at = strstr(at, "<circle class=\"dot\" cx=\"");
+        assert_int_equal(sscanf(at, "<circle class=\"dot\" cx=\"%lf", &dots[i]), 1);
+        at++;
+    }
+    assert_true(fabs((dots[2] - dots[1]) - (dots[1] - dots[0])) < 0.03 && dots[1] - dots[0] > 50);
+    assert_true(fabs(text_at(m.text.data, "0.1", " x") - dots[0]) < 0.011);
+    assert_true(fabs(text_at(m.text.data, "10", " x") - dots[2]) < 0.011);
+    assert_non_null(strstr(m.text.data, "kept, 0.1: "));
+    assert_non_null(strstr(m.text.data, "</svg>kept"));
+    assert_null(strstr(m.text.data, "</svg>lost"));
+    assert_non_null(strstr(m.text.data, "<svg class=\"key c2\""));
     closed(&m);
 }
 
@@ -176,6 +262,8 @@ int main(void)
         cmocka_unit_test(chart_bars_are_as_long_as_their_values),
         cmocka_unit_test(chart_lines_break_at_gaps),
         cmocka_unit_test(chart_scatter_labels_do_not_hit),
+        cmocka_unit_test(chart_scatter_is_guided),
+        cmocka_unit_test(chart_trend_is_even_in_decades),
         cmocka_unit_test(chart_roc_and_heat_hold_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,6 +58,29 @@ static void scale_places_are_linear(void **state)
     assert_true(fabs(meed_scale_place(&s, 2.5) - 230) < 1e-9);
 }
 
+static void scale_of_powers_steps_by_decades(void **state)
+{
+    /* Goal: whole decades around the data, few ticks however wide, labels without spare zeros. */
+    (void)state;
+    struct meed_scale s = meed_scale_log(0.1, 10, 6);
+    s.from = 0;
+    s.to = 200;
+    assert_int_equal(s.tick_count, 3);
+    assert_true(fabs(meed_scale_place(&s, 1) - 100) < 1e-9);
+    assert_true(fabs(meed_scale_place(&s, sqrt(10)) - 150) < 1e-9);
+    assert_string_equal(meed_scale_label(&s, 0).text, "0.1");
+    assert_string_equal(meed_scale_label(&s, 1).text, "1");
+    assert_string_equal(meed_scale_label(&s, 2).text, "10");
+    s = meed_scale_log(0.3, 0.3, 6);
+    assert_true(s.low < 0.3 && s.high > 0.3);
+    s = meed_scale_log(1, 1, 6);
+    assert_true(s.low <= 1 && s.high > 1);
+    s = meed_scale_log(1e-9, 3e9, 6);
+    assert_in_range(s.tick_count, 3, 6);
+    assert_true(s.low <= 1e-9 * (1 + 1e-9) && s.high >= 3e9);
+    assert_true(fabs(meed_scale_tick(&s, s.tick_count - 1) / s.high - 1) < 1e-9);
+}
+
 static void numerals_say_what_is_known(void **state)
 {
     /* Goal: two digits of the error decide; a true minus; no −0; NaN is a dash; units. */
@@ -92,6 +115,7 @@ int main(void)
         cmocka_unit_test(scale_ticks_are_round_and_span_the_data),
         cmocka_unit_test(scale_labels_tell_ticks_apart),
         cmocka_unit_test(scale_places_are_linear),
+        cmocka_unit_test(scale_of_powers_steps_by_decades),
         cmocka_unit_test(numerals_say_what_is_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
