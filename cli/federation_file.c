@@ -214,6 +214,7 @@ static const cyaml_schema_field_t defence_fields[] = {
     OPTIONAL_ENUM("direction", struct raw_defence, actions[MEED_DETECTOR_DIRECTION], actions),
     OPTIONAL_ENUM("gap", struct raw_defence, actions[MEED_DETECTOR_GAP], actions),
     OPTIONAL_ENUM("unlike", struct raw_defence, actions[MEED_DETECTOR_UNLIKE], actions),
+    OPTIONAL_ENUM("clique", struct raw_defence, actions[MEED_DETECTOR_CLIQUE], actions),
     CYAML_FIELD_MAPPING_PTR("quarantine", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
                             struct raw_defence, quarantine, quarantine_fields),
     CYAML_FIELD_END,

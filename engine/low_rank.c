@@ -1,4 +1,4 @@
-/* The best rank-r factors of a stack, without the N × K matrix: the one LAPACKE file.
+/* The best rank-r factors of a stack, without the N × K matrix.
  *
  *     B = Q_B R_B,  Aᵀ = Q_A R_A                 (thin QR, m_B = min(N, R), m_A = min(K, R))
  *     S = B D A = Q_B (R_B D R_Aᵀ) Q_Aᵀ          D = diag(gate·scale)
@@ -10,30 +10,16 @@
  * largest entry of its column of b positive (the first of equals): SVD leaves it open, ours does
  * not.
  *
- * Determinism: LAPACK is called on one thread with fixed shapes. A threaded BLAS behind it
- * (OpenBLAS) may change the order of sums with its thread count, so it is set to one thread, once.
+ * Determinism: LAPACK is called on one thread with fixed shapes (symmetric.h).
  */
-#include <dlfcn.h>
 #include <math.h>
-#include <pthread.h>
 #include <string.h>
 #include <lapacke.h>
 #include "engine/low_rank.h"
+#include "engine/symmetric.h"
 
 /* Below this fraction of the largest, a singular value is rounding: fp32 factors carry 24 bits. */
 static const double zero_ratio = 1e-9;
-
-static pthread_once_t blas_once = PTHREAD_ONCE_INIT;
-
-static void blas_to_one_thread(void)
-{
-    void *symbol = dlsym(RTLD_DEFAULT, "openblas_set_num_threads");
-    void (*set_threads)(int) = NULL;
-    memcpy(&set_threads, &symbol, sizeof set_threads);
-    if (set_threads) {
-        set_threads(1);
-    }
-}
 
 /* One side's QR, column-major: q [rows × m] and rfactor [m × cols], m = min(rows, cols). */
 struct side {
@@ -249,7 +235,7 @@ out:
 enum meed_status meed_low_rank_cut(struct meed_low_rank_stack *stack, const float *fallback_a,
                                    float *b, float *a, struct meed_low_rank_energy *energy)
 {
-    pthread_once(&blas_once, blas_to_one_thread);
+    meed_lapack_one_thread();
     enum meed_status st = MEED_OK;
     lapack_int total = (lapack_int)(stack->slots * stack->r);
     struct side side_b = {.rows = (lapack_int)stack->n, .cols = total, .q = stack->b};
@@ -439,7 +425,7 @@ static bool fill_empty(int64_t n, int64_t k, int64_t r, const float *a_near, con
 enum meed_status meed_low_rank_gauge(int64_t n, int64_t k, int64_t r, const float *b_near,
                                      const float *a_near, float *b, float *a)
 {
-    pthread_once(&blas_once, blas_to_one_thread);
+    meed_lapack_one_thread();
     struct gauge gauge = {.r = 0};
     if (fill_empty(n, k, r, a_near, b, a)) {
         return MEED_OK;

@@ -56,3 +56,8 @@ struct meed_spread meed_spread_of(double *values, int32_t count)
     kept.deviation = end - first > 1 ? scale * sqrt(kept.deviation / (end - first - 1)) : 0.0;
     return kept;
 }
+
+double meed_spread_limit(int32_t count)
+{
+    return count > 4 ? 4.0 * (1.0 + 6.0 / (count - 4)) : INFINITY;
+}

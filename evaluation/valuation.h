@@ -40,8 +40,9 @@ struct meed_valuation_options {
     double guard_z;              /* of verdict.h; e.g. 2.576 */
     const double *unlike; /* [players] how far an update's geometry stands out (verdict.h), or NULL;
                            * borrowed */
-    double reputation;    /* weight of the past in pay, and the share of the budget split by heads:
-                           * payment.h; 0: none */
+    const double *loadings; /* [players, MEED_CLIQUE_DIRECTIONS] of clique.h, or NULL; borrowed */
+    double reputation; /* weight of the past in pay, and the share of the budget split by heads:
+                        * payment.h; 0: none */
     double floor;
     const double *samples;  /* [players] declared, for rule samples; else may be NULL; borrowed */
     const double *standing; /* [players] pay when last here, 1 the mean; below 0, or NULL: none */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/buf.h"
+#include "evaluation/clique.h"
 #include "evaluation/payment.h"
 #include "evaluation/valuation_private.h"
 #include "evaluation/verdict.h"
@@ -26,7 +27,8 @@ static void estimate_print(double value, double se, char *text, size_t text_byte
 }
 
 static void verdict_write(const struct meed_benchmark *benchmark, const int32_t *guards,
-                          const struct meed_verdict *verdict, double unlike,
+                          const struct meed_verdict_cohort *cohort,
+                          const struct meed_verdict *verdict, int32_t player,
                           struct meed_value_client *client)
 {
     static const char *const guard_words[] = {"makes these dialogues less likely",
@@ -52,7 +54,12 @@ static void verdict_write(const struct meed_benchmark *benchmark, const int32_t 
     case MEED_VERDICT_UNLIKE:
         snprintf(client->reason, sizeof client->reason,
                  "unlike the others (%.1f deviations), worth less (%.1f) and better in no category",
-                 unlike, fmax(verdict->deficit, 0.0));
+                 cohort->unlike[player], fmax(verdict->deficit, 0.0));
+        break;
+    case MEED_VERDICT_CLIQUE:
+        snprintf(client->reason, sizeof client->reason,
+                 "pulls with a group in a direction that serves no dialogue (%.1f deviations)",
+                 cohort->clique[player]);
         break;
     }
 }
@@ -183,6 +190,17 @@ static enum meed_status evidence_gather(const struct meed_benchmark *benchmark,
     for (int32_t k = 0; k < v->players; k++) {
         ((bool *)null)[k] = v->clients[k].null;
     }
+    if (options->loadings) {
+        void *clique = NULL;
+        struct meed_clique_cohort directions = {.players = v->players,
+                                                .items = pass->estimate->items,
+                                                .null = null,
+                                                .loadings = options->loadings,
+                                                .phi = pass->estimate->phi};
+        MEED_TRY(meed_arena_alloc_array(&evidence->arena, players, sizeof(double), &clique));
+        MEED_TRY(meed_clique_hidden(&directions, clique));
+        cohort->clique = clique;
+    }
     MEED_TRY(axis_fill(v, -1, &evidence->arena, &cohort->paid));
     for (int32_t a = 0; a < benchmark->axis_count; a++) {
         if (benchmark->axes[a].guard) {
@@ -217,8 +235,7 @@ enum meed_status meed_valuation_judge(const struct meed_benchmark *benchmark,
         const struct meed_verdict *verdict = &evidence.verdicts[k];
         client->score = verdict->score;
         client->status = verdict->cause == MEED_VERDICT_STAYS ? MEED_PAY_UNPAID : MEED_PAY_EXCLUDED;
-        verdict_write(benchmark, evidence.guards, verdict, options->unlike ? options->unlike[k] : 0,
-                      client);
+        verdict_write(benchmark, evidence.guards, &evidence.cohort, verdict, k, client);
     }
 out:
     meed_arena_clear(&evidence.arena);

@@ -13,7 +13,7 @@ static const double unlike_also = 3.0;        /* u that makes do with … */
 static const double apart_also = 1.5;         /* … so many deviations below the middle */
 static const double unlike_least_alone = 2.0; /* u of whoever is left out as unlike */
 static const double better_least = 2.5;       /* in a category, to be excused … */
-static const double better_share = 0.6;       /* … and of u */
+static const double better_share = 0.6;       /* … and of u, where it is for that */
 
 struct bench {
     const struct meed_verdict_cohort *cohort;
@@ -100,17 +100,14 @@ static void judge_guards(const struct bench *bench, struct meed_verdict *verdict
     }
 }
 
-/* Whether some category is answered better than by the cohort, by as much as the update is strange.
- */
-static void excuse(const struct bench *bench, bool *excused)
+/* better [players]: than the cohort in a client's best category, in deviations. */
+static void find_better(const struct bench *bench, double *better)
 {
     const struct meed_verdict_cohort *cohort = bench->cohort;
     for (int32_t c = 0; c < cohort->category_count; c++) {
         struct meed_spread spread = spread_of(bench, &cohort->categories[c]);
         for (int32_t k = 0; k < cohort->players; k++) {
-            double better = -deficit_of(&cohort->categories[c], spread, k);
-            double enough = cohort->unlike ? better_share * cohort->unlike[k] : 0.0;
-            excused[k] |= better >= fmax(better_least, enough);
+            better[k] = fmax(better[k], -deficit_of(&cohort->categories[c], spread, k));
         }
     }
 }
@@ -126,6 +123,7 @@ static enum meed_status check(const struct meed_verdict_cohort *cohort)
             sum += cohort->guards[g].value[k] + cohort->guards[g].error[k];
         }
         sum += cohort->unlike ? cohort->unlike[k] : 0.0;
+        sum += cohort->clique ? cohort->clique[k] : 0.0;
         if (!isfinite(sum)) {
             return MEED_FAIL(MEED_NUMERIC, "the value of client %d is %g ± %g, not a number", k,
                              cohort->paid.value[k], cohort->paid.error[k]);
@@ -134,16 +132,38 @@ static enum meed_status check(const struct meed_verdict_cohort *cohort)
     return MEED_OK;
 }
 
+/* Out by its update, if it is of no use: unlike all others, or like those of a group. */
+static void judge_updates(const struct bench *bench, const double *better,
+                          struct meed_verdict *verdicts)
+{
+    const struct meed_verdict_cohort *cohort = bench->cohort;
+    for (int32_t k = 0; k < cohort->players; k++) {
+        if (cohort->null[k] || bench->moving < UNLIKE_LEAST) {
+            continue;
+        }
+        if (cohort->unlike && better[k] < fmax(better_least, better_share * cohort->unlike[k])) {
+            double together = hypot(cohort->unlike[k], fmax(verdicts[k].deficit, 0.0));
+            bool stands = cohort->unlike[k] >= unlike_least_alone && verdicts[k].deficit > 0.0;
+            double score = together / unlike_least;
+            raise_to(&verdicts[k], stands ? score : fmin(score, 1.0), MEED_VERDICT_UNLIKE);
+        }
+        if (cohort->clique && better[k] < better_least) {
+            raise_to(&verdicts[k], cohort->clique[k] / meed_spread_limit(bench->moving),
+                     MEED_VERDICT_CLIQUE);
+        }
+    }
+}
+
 enum meed_status meed_verdict_run(const struct meed_verdict_cohort *cohort,
                                   struct meed_verdict *verdicts)
 {
     enum meed_status st = MEED_OK;
     struct bench bench = {.cohort = cohort};
-    bool *excused = NULL;
+    double *better = NULL;
     MEED_TRY(check(cohort));
     bench.scratch = meed_heap_alloc((size_t)cohort->players, sizeof *bench.scratch);
-    excused = meed_heap_alloc((size_t)cohort->players, sizeof *excused);
-    if (!bench.scratch || !excused) {
+    better = meed_heap_alloc((size_t)cohort->players, sizeof *better);
+    if (!bench.scratch || !better) {
         st = MEED_NOMEM;
         goto out;
     }
@@ -160,18 +180,10 @@ enum meed_status meed_verdict_run(const struct meed_verdict_cohort *cohort,
         }
     }
     judge_guards(&bench, verdicts);
-    excuse(&bench, excused);
-    for (int32_t k = 0; k < cohort->players; k++) {
-        bool compared = cohort->unlike && bench.moving >= UNLIKE_LEAST && !cohort->null[k];
-        if (compared && !excused[k]) {
-            double together = hypot(cohort->unlike[k], fmax(verdicts[k].deficit, 0.0));
-            bool stands = cohort->unlike[k] >= unlike_least_alone && verdicts[k].deficit > 0.0;
-            double score = together / unlike_least;
-            raise_to(&verdicts[k], stands ? score : fmin(score, 1.0), MEED_VERDICT_UNLIKE);
-        }
-    }
+    find_better(&bench, better);
+    judge_updates(&bench, better, verdicts);
 out:
     meed_heap_free(bench.scratch);
-    meed_heap_free(excused);
+    meed_heap_free(better);
     return st;
 }

@@ -3,7 +3,8 @@
  * A value says how much an update helps; it does not say whether to trust it. Likelihood alone pays
  * an answer-swapper well, and every client of an honest cohort may lose a little safety in its
  * first steps. So nobody is left out for a number below zero alone: it takes harm, or harm and
- * being unlike the others, or being unlike the others and of no use to anybody.
+ * being unlike the others, or being unlike the others and of no use to anybody, or pulling with
+ * others at something that serves nobody.
  *
  *   HARMFUL  φ + z·se < 0: the paid value itself is below zero beyond its error
  *   GUARD    the same on a guard axis, and the client stands apart from its cohort: it lies below
@@ -13,6 +14,8 @@
  *            in deviations) and d > 0 the client's worst deficit against the middle of any axis;
  * and no category is answered better than by the cohort by 2.5 deviations and 0.6 u: an honest
  * client whose data are like nobody else's stands out as well, but teaches what others cannot
+ *   CLIQUE   beyond T(n) deviations (spread.h) along a hidden direction (clique.h), and no category
+ * is answered better than by the cohort by 2.5 deviations
  *
  * Middle and deviation are those of most of the cohort (spread.h), which 40 % of attackers do not
  * move, with the client's own error in quadrature, because a difference within the benchmark's
@@ -29,8 +32,8 @@
  * honest clients far below that line too, which is what experiments measure as AUROC.
  *
  * What it cannot see: an attacker that leaves the benchmark alone and the cohort's geometry too,
- * such as a trigger learned from few dialogues beside much honest work in a mixed cohort, and a
- * cohort in which most are attackers.
+ * such as a single client that learns a trigger from few dialogues beside much honest work in a
+ * mixed cohort, and a cohort in which most are attackers.
  */
 #ifndef MEED_EVALUATION_VERDICT_H
 #define MEED_EVALUATION_VERDICT_H
@@ -45,7 +48,8 @@ enum meed_verdict_cause {
     MEED_VERDICT_STAYS,
     MEED_VERDICT_HARMFUL,
     MEED_VERDICT_GUARD,
-    MEED_VERDICT_UNLIKE
+    MEED_VERDICT_UNLIKE,
+    MEED_VERDICT_CLIQUE
 };
 
 /* A column of evidence: one number and its error for each client. */
@@ -63,6 +67,7 @@ struct meed_verdict_cohort {
     int32_t category_count;
     const struct meed_verdict_column *categories; /* [category_count] of the paid value */
     const double *unlike;                         /* [players] deviations; NULL: nobody looked */
+    const double *clique;                         /* [players] of clique.h; NULL: nobody looked */
     double z;
 };
 

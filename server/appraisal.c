@@ -22,6 +22,7 @@ enum meed_status meed_appraisal_run(void *user, const struct meed_settle_cohort 
     options.budget = cohort->budget;
     options.seed = cohort->seed;
     options.unlike = cohort->unlike;
+    options.loadings = cohort->loadings;
     options.samples = cohort->samples;
     options.standing = cohort->standing;
     options.cache_path = appraisal->cache_path;

@@ -18,7 +18,8 @@ static const enum meed_defence_action defaults[MEED_DETECTOR_COUNT] = {
     [MEED_DETECTOR_DISPERSION] = MEED_DEFENCE_REMARK,
     [MEED_DETECTOR_DIRECTION] = MEED_DEFENCE_REMARK,
     [MEED_DETECTOR_GAP] = MEED_DEFENCE_REMARK,
-    [MEED_DETECTOR_UNLIKE] = MEED_DEFENCE_REFUSE};
+    [MEED_DETECTOR_UNLIKE] = MEED_DEFENCE_REFUSE,
+    [MEED_DETECTOR_CLIQUE] = MEED_DEFENCE_REFUSE};
 
 const char *meed_defence_action_name(enum meed_defence_action action)
 {
@@ -200,6 +201,10 @@ static void judge_cohort(struct screen *screen, int32_t i)
         judge(client, verdict, "unlike the others (%.1f deviations)",
               found->value[MEED_DETECTOR_UNLIKE]);
     }
+    if (finds(screen, i, MEED_DETECTOR_CLIQUE, &verdict) && verdict == MEED_DEFENCE_FLAG) {
+        judge(client, verdict, "it shares a direction with a group (%.1f deviations)",
+              found->value[MEED_DETECTOR_CLIQUE]);
+    }
 }
 
 static int by_value(const void *x, const void *y)
@@ -271,6 +276,11 @@ enum meed_status meed_defence_screen(const struct meed_adapter *global,
         verdicts[i].score = screen.report.clients[i].score;
         if (action_of(&screen, MEED_DETECTOR_UNLIKE) == MEED_DEFENCE_REFUSE) {
             verdicts[i].unlike = screen.report.clients[i].value[MEED_DETECTOR_UNLIKE];
+        }
+        if (action_of(&screen, MEED_DETECTOR_CLIQUE) == MEED_DEFENCE_REFUSE) {
+            memcpy(verdicts[i].loadings,
+                   screen.report.loadings + (int64_t)i * MEED_CLIQUE_DIRECTIONS,
+                   sizeof verdicts[i].loadings);
         }
         if (screen.report.clients[i].overflows) {
             judge(&verdicts[i], MEED_DEFENCE_EXCLUDE,

@@ -13,10 +13,11 @@
  * in ledger and receipt with its number, and the operator may raise it to an exclusion when the
  * cohort is large and alike enough. `unlike` never excludes here. Where it is `exclude`, the
  * default, its deviations go to the verdict, which leaves out who is unlike the others and of no
- * use to anybody (evaluation/verdict.h). `span` is never more than a remark, since the parts of a
- * split and the whole look the same in it. Of duplicates the first in id order stands, because
- * nobody can have seen another's update before the round closed: both come from one hand. An
- * unchanged update is not a fault: its ΔW is 0, it is valued, and earns exactly 0.
+ * use to anybody (evaluation/verdict.h). The same goes for `clique`: the verdict leaves out who
+ * pulls with others in a direction that serves no dialogue. `span` is never more than a remark,
+ * since the parts of a split and the whole look the same in it. Of duplicates the first in id order
+ * stands, because nobody can have seen another's update before the round closed: both come from one
+ * hand. An unchanged update is not a fault: its ΔW is 0, it is valued, and earns exactly 0.
  */
 #ifndef MEED_SERVER_DEFENCE_H
 #define MEED_SERVER_DEFENCE_H
@@ -40,13 +41,16 @@ struct meed_defence_client {
     double norm;   /* ‖ΔW_k‖ over all modules */
     double factor; /* of the weight: 1, less when clipped, 0 when excluded */
     double score;  /* the detectors' anomaly score */
-    double unlike; /* deviations, for the verdict on its value; 0 where the policy asks for none */
-    char reason[MEED_LIMIT_REASON_BYTES]; /* "" when accepted */
+    /* For the verdict on its value; 0 where the policy asks for none. */
+    double unlike;                           /* deviations */
+    double loadings[MEED_CLIQUE_DIRECTIONS]; /* on directions that clients share */
+    char reason[MEED_LIMIT_REASON_BYTES];    /* "" when accepted */
 };
 
 /* What a detector's finding costs. */
 enum meed_defence_action {
-    MEED_DEFENCE_DEFAULT, /* norm, replay, duplicate, unlike: exclude; idle: off; others: flag */
+    MEED_DEFENCE_DEFAULT, /* norm, replay, duplicate, unlike, clique: exclude; idle: off; others:
+                              flag */
     MEED_DEFENCE_OFF,
     MEED_DEFENCE_REMARK,
     MEED_DEFENCE_REFUSE,

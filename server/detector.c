@@ -18,7 +18,7 @@ static const char *const names[MEED_DETECTOR_COUNT] = {
     [MEED_DETECTOR_REPLAY] = "replay",       [MEED_DETECTOR_DUPLICATE] = "duplicate",
     [MEED_DETECTOR_SPAN] = "span",           [MEED_DETECTOR_DISPERSION] = "dispersion",
     [MEED_DETECTOR_DIRECTION] = "direction", [MEED_DETECTOR_GAP] = "gap",
-    [MEED_DETECTOR_UNLIKE] = "unlike"};
+    [MEED_DETECTOR_UNLIKE] = "unlike",       [MEED_DETECTOR_CLIQUE] = "clique"};
 
 const char *meed_detector_name(enum meed_detector detector)
 {
@@ -41,12 +41,6 @@ static double median(double *values, int32_t count)
     return count > 0 ? 0.5 * (values[(count - 1) / 2] + values[count / 2]) : 0.0;
 }
 
-/* T(n) of detector.h. */
-static double threshold(int32_t n)
-{
-    return 4.0 * (1.0 + 6.0 / (n - 4));
-}
-
 /* z/T(n) of each value against the cohort; 0 for cohorts that are too small. */
 static void standardise(struct meed_detector_cohort *cohort, const double *values, double floor,
                         double *ratios)
@@ -60,7 +54,7 @@ static void standardise(struct meed_detector_cohort *cohort, const double *value
     struct meed_spread spread = meed_spread_of(cohort->scratch, n);
     double scale = fmax(spread.deviation, floor);
     for (int32_t i = 0; i < n; i++) {
-        ratios[i] = (values[i] - spread.middle) / (scale * threshold(n));
+        ratios[i] = (values[i] - spread.middle) / (scale * meed_spread_limit(n));
     }
 }
 
@@ -425,6 +419,26 @@ static enum meed_status detect_direction(struct meed_detector_cohort *cohort,
     return MEED_OK;
 }
 
+/* Directions in the cohort's order, loadings in the caller's. */
+static enum meed_status detect_clique(struct meed_detector_cohort *cohort,
+                                      struct meed_detector_report *report, struct meed_arena *arena,
+                                      double *values, double *ratios)
+{
+    int32_t n = cohort->count, found = 0;
+    double *loadings = NULL;
+    MEED_TRY(doubles(arena, (int64_t)n * MEED_CLIQUE_DIRECTIONS, &loadings));
+    MEED_TRY(meed_clique_directions(cohort->cosines, n, loadings, &found));
+    MEED_TRY(meed_clique_apart(loadings, n, found, values));
+    for (int32_t i = 0; i < n; i++) {
+        memcpy(report->loadings + (int64_t)cohort->origin[i] * MEED_CLIQUE_DIRECTIONS,
+               loadings + (int64_t)i * MEED_CLIQUE_DIRECTIONS,
+               MEED_CLIQUE_DIRECTIONS * sizeof *loadings);
+        ratios[i] = values[i] > 0.0 ? values[i] / meed_spread_limit(n) : 0.0;
+    }
+    give(cohort, report, MEED_DETECTOR_CLIQUE, values, ratios);
+    return MEED_OK;
+}
+
 /* ---- the whole -------------------------------------------------------------------------------
  */
 
@@ -440,6 +454,7 @@ static enum meed_status detect(struct meed_detector_cohort *cohort,
     detect_duplicate(cohort, report, values, ratios, other);
     MEED_TRY(detect_span(cohort, report, arena, values, ratios));
     MEED_TRY(detect_dispersion(cohort, report, arena, values, ratios));
+    MEED_TRY(detect_clique(cohort, report, arena, values, ratios));
     return detect_direction(cohort, report, arena, values, ratios, other);
 }
 
@@ -449,7 +464,7 @@ static void fill_unlike(struct meed_detector_client *client, int32_t moving)
     for (int d = MEED_DETECTOR_DISPERSION; d <= MEED_DETECTOR_GAP; d++) {
         most = fmax(most, client->ratio[d]);
     }
-    double deviations = most > 0.0 ? most * threshold(moving) : 0.0;
+    double deviations = most > 0.0 ? most * meed_spread_limit(moving) : 0.0;
     client->value[MEED_DETECTOR_UNLIKE] = deviations;
     client->ratio[MEED_DETECTOR_UNLIKE] = deviations / unlike_scale;
 }
@@ -466,6 +481,7 @@ enum meed_status meed_detector_run(const struct meed_adapter *global,
     MEED_TRY(meed_arena_alloc_array(arena, (size_t)count + 1, sizeof *report->clients, &block));
     report->clients = block;
     MEED_TRY(doubles(arena, n * n, &report->cosines));
+    MEED_TRY(doubles(arena, n * MEED_CLIQUE_DIRECTIONS, &report->loadings));
     MEED_TRY(doubles(arena, n * n, &cohort.cosines));
     MEED_TRY(doubles(arena, MEED_MAX(count, global->module_count), &cohort.scratch));
     MEED_TRY(gather(&cohort, clients, count, past, pool, arena));
@@ -478,7 +494,7 @@ enum meed_status meed_detector_run(const struct meed_adapter *global,
         struct meed_detector_client *client = &report->clients[i];
         bool idle = clients[i] && !client->moves && !client->overflows;
         client->value[MEED_DETECTOR_IDLE] = client->ratio[MEED_DETECTOR_IDLE] = idle;
-        for (int d = 0; d < MEED_DETECTOR_COUNT; d++) {
+        for (int d = 0; d < MEED_DETECTOR_UNLIKE; d++) {
             client->score = fmax(client->score, client->ratio[d]);
         }
         fill_unlike(client, report->moving);

@@ -21,6 +21,9 @@
  *   unlike      the largest deviation z among dispersion, direction and gap, its ratio z/4. By
  * itself it proves nothing, since rare data look rare: it is evidence for the verdict on the
  *               client's value (evaluation/verdict.h) and no part of the score
+ *   clique      the largest deviation of its loadings on the directions that clients share
+ *               (evaluation/clique.h). A domain makes such a direction as well as a trigger does,
+ *               so this too is evidence, and the verdict asks what the direction is good for
  *
  * Trimmed centre: the mean of the unit steps of the 60 % of clients whose median cosine to the
  * others is highest, so up to 40 % of attackers have no say, however long their steps are. It takes
@@ -28,13 +31,11 @@
  *
  * Scale. norm, dispersion, direction and gap are judged against the cohort: z = (x − middle)/σ,
  * both those of most of it (evaluation/spread.h), σ at least a floor below which differences mean
- * nothing: 10 % in a norm, 5 % in a profile, 0.02 in a cosine. The ratio is z/T(n), T(n) = 4 (1 +
- * 6/(n − 4)) for n moving clients: the spread of ten is itself noisy, and a fixed threshold that
- * errs seldom among 100 honest Gaussians errs often among ten. T errs in at most 1.3 of 1,000
- * honest Gaussians at every n from 6 up, without the floors (unit.spread); under 6 there is no
- * cohort to judge by, and these four stay 0. replay, duplicate and span are judged by themselves,
- * atanh(cos)/atanh(0.999), and the first two also against the cohort from a cosine of 0.9 up, so
- * that a copy with noise of its own is seen where others are not alike.
+ * nothing: 10 % in a norm, 5 % in a profile, 0.02 in a cosine. The ratio is z/T(n) for n moving
+ * clients, T that of spread.h; under 6 there is no cohort to judge by, and these four stay 0.
+ * replay, duplicate and span are judged by themselves, atanh(cos)/atanh(0.999), and the first two
+ * also against the cohort from a cosine of 0.9 up, so that a copy with noise of its own is seen
+ * where others are not alike.
  *
  * The clients are put into the order of their bytes first, so a permutation of the cohort permutes
  * the results, bit for bit. What it leaves out: everything that shows in behaviour and not in
@@ -43,6 +44,7 @@
 #ifndef MEED_SERVER_DETECTOR_H
 #define MEED_SERVER_DETECTOR_H
 
+#include "evaluation/clique.h"
 #include "server/step_products.h"
 
 MEED_BEGIN_C
@@ -57,6 +59,7 @@ enum meed_detector {
     MEED_DETECTOR_DIRECTION,
     MEED_DETECTOR_GAP,
     MEED_DETECTOR_UNLIKE,
+    MEED_DETECTOR_CLIQUE,
     MEED_DETECTOR_COUNT
 };
 
@@ -68,7 +71,7 @@ struct meed_detector_client {
     double norm;                       /* ‖D‖ */
     double value[MEED_DETECTOR_COUNT]; /* norm: ‖D‖/median; others as above */
     double ratio[MEED_DETECTOR_COUNT]; /* 1: suspicious */
-    double score;                      /* the largest ratio but that of unlike */
+    double score;                      /* the largest ratio but unlike's and clique's */
     int32_t past_idx;                  /* what replay points at: 0 the last global step */
 };
 
@@ -77,6 +80,7 @@ struct meed_detector_report {
     double median_norm;                   /* of moving clients */
     struct meed_detector_client *clients; /* [count] */
     double *cosines;                      /* [count, count]; 0 where one does not move */
+    double *loadings;                     /* [count, MEED_CLIQUE_DIRECTIONS]; the same */
 };
 
 /* Cosine from which two steps are the same. */

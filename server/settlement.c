@@ -179,19 +179,22 @@ gather_players(const struct meed_settlement_basis *basis, const struct meed_coho
                const struct meed_settlement_valued *valued, struct meed_settle_cohort *game)
 {
     void *adapters = NULL, *names = NULL;
-    double *p = NULL, *weights = NULL, *unlike = NULL;
+    double *p = NULL, *weights = NULL, *unlike = NULL, *loadings = NULL;
     size_t players = (size_t)valued->players;
     MEED_TRY(meed_settlement_weights(basis, cohort, verdicts, arena, &p));
     MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(void *), &adapters));
     MEED_TRY(meed_arena_alloc_array(arena, players, sizeof(void *), &names));
     MEED_TRY(doubles(arena, valued->players, &weights));
     MEED_TRY(doubles(arena, valued->players, &unlike));
+    MEED_TRY(doubles(arena, (int64_t)valued->players * MEED_CLIQUE_DIRECTIONS, &loadings));
     for (int32_t i = 0; i < valued->players; i++) {
         int32_t at = valued->cohort_idx[i];
         ((const struct meed_adapter **)adapters)[i] = cohort->adapters[at];
         ((const char **)names)[i] = cohort->names[at];
         weights[i] = p[at];
         unlike[i] = verdicts[at].unlike;
+        memcpy(loadings + (int64_t)i * MEED_CLIQUE_DIRECTIONS, verdicts[at].loadings,
+               sizeof verdicts[at].loadings);
     }
     *game = (struct meed_settle_cohort){.round = cohort->round,
                                         .budget = meed_terms_budget(basis->terms, cohort->round),
@@ -201,6 +204,7 @@ gather_players(const struct meed_settlement_basis *basis, const struct meed_coho
                                         .names = names,
                                         .p = weights,
                                         .unlike = unlike,
+                                        .loadings = loadings,
                                         .players = valued->players};
     return gather_claims(basis, cohort, arena, valued->cohort_idx, game);
 }

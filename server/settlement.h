@@ -36,7 +36,8 @@ struct meed_settle_cohort {
     const char *const *names;                  /* [players] */
     const double *p;                           /* [players] */
     const double *unlike;                      /* [players] of evaluation/verdict.h */
-    const double *samples;                     /* [players] declared, cut to the terms' cap */
+    const double *loadings; /* [players, MEED_CLIQUE_DIRECTIONS] of evaluation/clique.h */
+    const double *samples;  /* [players] declared, cut to the terms' cap */
     const double *standing; /* [players] reputation.h; NULL where the terms have none */
     int32_t players;        /* ≥ 1 */
 };

@@ -226,6 +226,53 @@ static void defence_clips_nobody_of_two(void **state)
     meed_adapter_destroy(clients[1]);
 }
 
+static void defence_hands_on_what_a_group_shares(void **state)
+{
+    /* Goal: of forty steps eight with a part in common have loadings for the verdict by default,
+     * apart from all others'; none where the detector is off, and a remark where it only flags. */
+    (void)state;
+    enum { COHORT = 40, GROUP = 8 };
+    struct meed_adapter *clients[COHORT], *part = moved(500, 0.3);
+    const char *cohort_names[COHORT];
+    struct meed_defence_client verdicts[COHORT];
+    for (int i = 0; i < COHORT; i++) {
+        clients[i] = moved(600 + (uint64_t)i, 0.1);
+        cohort_names[i] = "someone";
+        for (int32_t m = 0; i < GROUP && m < global->module_count; m++) {
+            const struct meed_adapter_module *from = &part->modules[m], *was = &global->modules[m];
+            struct meed_adapter_module *to = &clients[i]->modules[m];
+            for (int64_t at = 0; at < to->n * to->r; at++) {
+                to->b[at] += from->b[at] - was->b[at];
+            }
+        }
+    }
+    for (int action = MEED_DEFENCE_DEFAULT; action <= MEED_DEFENCE_REFUSE; action++) {
+        struct meed_defence_options how = options;
+        how.actions[MEED_DETECTOR_UNLIKE] = how.actions[MEED_DETECTOR_NORM] = MEED_DEFENCE_OFF;
+        how.actions[MEED_DETECTOR_SPAN] = how.actions[MEED_DETECTOR_DUPLICATE] = MEED_DEFENCE_OFF;
+        how.actions[MEED_DETECTOR_CLIQUE] = (enum meed_defence_action)action;
+        assert_int_equal(meed_defence_screen(global, (const struct meed_adapter *const *)clients,
+                                             cohort_names, COHORT, NULL, &how, NULL, verdicts),
+                         MEED_OK);
+        bool given = action == MEED_DEFENCE_DEFAULT || action == MEED_DEFENCE_REFUSE;
+        double least = INFINITY, most = 0.0;
+        for (int i = 0; i < COHORT; i++) {
+            double loading = fabs(verdicts[i].loadings[0]);
+            bool said = strstr(verdicts[i].reason, "shares a direction with a group") != NULL;
+            assert_int_equal(said, action == MEED_DEFENCE_REMARK && i < GROUP);
+            assert_true(given || loading == 0.0);
+            assert_int_not_equal(verdicts[i].verdict, MEED_DEFENCE_EXCLUDE);
+            least = i < GROUP ? fmin(least, loading) : least;
+            most = i < GROUP ? most : fmax(most, loading);
+        }
+        assert_true(!given || least > most);
+    }
+    for (int i = 0; i < COHORT; i++) {
+        meed_adapter_destroy(clients[i]);
+    }
+    meed_adapter_destroy(part);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +282,7 @@ int main(void)
         cmocka_unit_test(defence_sees_replays),
         cmocka_unit_test(defence_clips_and_excludes_by_size),
         cmocka_unit_test(defence_clips_nobody_of_two),
+        cmocka_unit_test(defence_hands_on_what_a_group_shares),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

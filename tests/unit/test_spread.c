@@ -37,15 +37,15 @@ static void spread_is_right_for_normal_values(void **state)
 
 static void spread_thresholds_of_detectors_err_seldom(void **state)
 {
-    /* Goal: what server/detector.h calls suspicious, (x − middle)/deviation above 4 (1 + 6/(n −
-     * 4)), is seldom among normal values: at most 2 in 1,000 at every size. */
+    /* Goal: (x − middle)/deviation beyond the limit is seldom among normal values: at most 2 in
+     * 1,000 at every size. */
     (void)state;
     static const int32_t sizes[5] = {6, 8, 10, 20, 100};
     struct meed_rng rng = meed_rng_stream(6, "spread", 0);
     double values[MOST], sorted[MOST];
     for (int s = 0; s < 5; s++) {
         int32_t n = sizes[s], cohorts = 400000 / n, over = 0;
-        double threshold = 4.0 * (1.0 + 6.0 / (n - 4));
+        double threshold = meed_spread_limit(n);
         for (int32_t i = 0; i < cohorts; i++) {
             for (int32_t k = 0; k < n; k++) {
                 values[k] = sorted[k] = meed_rng_normal(&rng);

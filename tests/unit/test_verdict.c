@@ -17,7 +17,7 @@ static const double z = 2.576;
 /* Ten clients of value 0.1 ± 0.004, guard 0 ± 0.004, categories 0.1 ± 0.01, unless changed. */
 static struct table {
     bool null[MOST];
-    double phi[MOST], phi_se[MOST], guard[MOST], guard_se[MOST], unlike[MOST];
+    double phi[MOST], phi_se[MOST], guard[MOST], guard_se[MOST], unlike[MOST], clique[MOST];
     double category[CATEGORIES][MOST], category_se[CATEGORIES][MOST];
     struct meed_verdict_column guards[1], categories[CATEGORIES];
     struct meed_verdict verdicts[MOST];
@@ -37,6 +37,7 @@ static struct meed_verdict_cohort cohort_of(int32_t players)
                                         .category_count = CATEGORIES,
                                         .categories = t.categories,
                                         .unlike = t.unlike,
+                                        .clique = t.clique,
                                         .z = z};
 }
 
@@ -127,6 +128,27 @@ static void verdict_needs_harm_or_use(void **state)
     t.unlike[3] = 8.0;
     judge(5);
     assert_int_equal(t.verdicts[3].cause, MEED_VERDICT_STAYS);
+}
+
+static void verdict_asks_what_a_group_is_for(void **state)
+{
+    /* Goal: of ten, whose limit is 8 deviations (spread.h), who is beyond it on a hidden direction
+     * is out, and stays below it or if one category gains; a cohort of five has no groups. */
+    (void)state;
+    honest();
+    t.clique[0] = t.clique[1] = 8.1;
+    t.clique[2] = 7.9;
+    t.category[1][1] = 0.2;
+    judge(10);
+    static const enum meed_verdict_cause want[3] = {MEED_VERDICT_CLIQUE, MEED_VERDICT_STAYS,
+                                                    MEED_VERDICT_STAYS};
+    for (int k = 0; k < 3; k++) {
+        assert_int_equal(t.verdicts[k].cause, want[k]);
+    }
+    assert_true(fabs(t.verdicts[0].score - 8.1 / 8.0) < 1e-12);
+    assert_true(t.verdicts[2].score > 0.95 && t.verdicts[2].score < 1.0);
+    judge(5);
+    assert_int_equal(t.verdicts[0].cause, MEED_VERDICT_STAYS);
 }
 
 static void verdict_of_few_and_of_none(void **state)
@@ -224,6 +246,7 @@ int main(void)
         cmocka_unit_test(verdict_leaves_an_honest_cohort_alone),
         cmocka_unit_test(verdict_finds_four_of_ten),
         cmocka_unit_test(verdict_needs_harm_or_use),
+        cmocka_unit_test(verdict_asks_what_a_group_is_for),
         cmocka_unit_test(verdict_of_few_and_of_none),
         cmocka_unit_test(verdict_score_is_what_it_says),
         cmocka_unit_test(verdict_errs_seldom),
