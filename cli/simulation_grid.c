@@ -152,6 +152,11 @@ static enum meed_status set_scheme(struct meed_federation_file *file, const char
 
 static enum meed_status set_canaries(struct meed_federation_file *file, const char *value)
 {
+    if (file->simulation.leakage.examples == 0) {
+        return MEED_FAIL(MEED_CONFIG,
+                         "canaries are planted where leakage is measured; add leakage: "
+                         "{examples: 100} to simulate:");
+    }
     return meed_parse_i64("canaries", value, 0, 100, &file->simulation.leakage.canaries);
 }
 

@@ -13,7 +13,7 @@ static const double unlike_also = 3.0;        /* u that makes do with … */
 static const double apart_also = 1.5;         /* … so many deviations below the middle */
 static const double unlike_least_alone = 2.0; /* u of whoever is left out as unlike */
 static const double better_least = 2.5;       /* in a category, to be excused … */
-static const double better_share = 0.6;       /* … and of u, where it is for that */
+static const double better_share = 0.6;       /* … and of u */
 
 struct bench {
     const struct meed_verdict_cohort *cohort;
@@ -132,6 +132,12 @@ static enum meed_status check(const struct meed_verdict_cohort *cohort)
     return MEED_OK;
 }
 
+/* How much better in some category excuses an update that stands out by u. */
+static double enough_for(double u)
+{
+    return fmax(better_least, better_share * u);
+}
+
 /* Out by its update, if it is of no use: unlike all others, or like those of a group. */
 static void judge_updates(const struct bench *bench, const double *better,
                           struct meed_verdict *verdicts)
@@ -141,13 +147,13 @@ static void judge_updates(const struct bench *bench, const double *better,
         if (cohort->null[k] || bench->moving < UNLIKE_LEAST) {
             continue;
         }
-        if (cohort->unlike && better[k] < fmax(better_least, better_share * cohort->unlike[k])) {
+        if (cohort->unlike && better[k] < enough_for(cohort->unlike[k])) {
             double together = hypot(cohort->unlike[k], fmax(verdicts[k].deficit, 0.0));
             bool stands = cohort->unlike[k] >= unlike_least_alone && verdicts[k].deficit > 0.0;
             double score = together / unlike_least;
             raise_to(&verdicts[k], stands ? score : fmin(score, 1.0), MEED_VERDICT_UNLIKE);
         }
-        if (cohort->clique && better[k] < better_least) {
+        if (cohort->clique && better[k] < enough_for(cohort->clique[k])) {
             raise_to(&verdicts[k], cohort->clique[k] / meed_spread_limit(bench->moving),
                      MEED_VERDICT_CLIQUE);
         }

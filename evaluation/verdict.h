@@ -14,8 +14,8 @@
  *            in deviations) and d > 0 the client's worst deficit against the middle of any axis;
  * and no category is answered better than by the cohort by 2.5 deviations and 0.6 u: an honest
  * client whose data are like nobody else's stands out as well, but teaches what others cannot
- *   CLIQUE   beyond T(n) deviations (spread.h) along a hidden direction (clique.h), and no category
- * is answered better than by the cohort by 2.5 deviations
+ *   CLIQUE   the same with u the deviation along a hidden direction (clique.h) beyond T(n) of
+ *            spread.h, whatever the deficit
  *
  * Middle and deviation are those of most of the cohort (spread.h), which 40 % of attackers do not
  * move, with the client's own error in quadrature, because a difference within the benchmark's

@@ -417,6 +417,7 @@ static void simulate_refuses_in_one_sentence(void **state)
         {MEED_ARG, "simulate @/few.yaml --out @/no", {"few_shot"}, NULL},
         {MEED_ARG, "simulate @/probe.yaml --set clients", {"KEY=VALUE"}, NULL},
         {MEED_CONFIG, "simulate @/probe.yaml --out @/no --set clients=0", {"clients"}, NULL},
+        {MEED_CONFIG, "simulate @/probe.yaml --out @/no --set canaries=1", {"leakage:"}, NULL},
         {MEED_STATE, "simulate @/probe.yaml --out @/one --set rank=3", {"another --out"}, NULL},
     };
     check_rows(rows, MEED_COUNT(rows));

@@ -133,16 +133,18 @@ static void verdict_needs_harm_or_use(void **state)
 static void verdict_asks_what_a_group_is_for(void **state)
 {
     /* Goal: of ten, whose limit is 8 deviations (spread.h), who is beyond it on a hidden direction
-     * is out, and stays below it or if one category gains; a cohort of five has no groups. */
+     * is out, and stays below it or if one category gains as much as the group stands out; a cohort
+     * of five has no groups. */
     (void)state;
     honest();
     t.clique[0] = t.clique[1] = 8.1;
     t.clique[2] = 7.9;
-    t.category[1][1] = 0.2;
+    t.clique[3] = 30.0;
+    t.category[1][1] = t.category[1][3] = 0.2; /* 7 deviations: enough for 8.1, not for 30 */
     judge(10);
-    static const enum meed_verdict_cause want[3] = {MEED_VERDICT_CLIQUE, MEED_VERDICT_STAYS,
-                                                    MEED_VERDICT_STAYS};
-    for (int k = 0; k < 3; k++) {
+    static const enum meed_verdict_cause want[4] = {MEED_VERDICT_CLIQUE, MEED_VERDICT_STAYS,
+                                                    MEED_VERDICT_STAYS, MEED_VERDICT_CLIQUE};
+    for (int k = 0; k < 4; k++) {
         assert_int_equal(t.verdicts[k].cause, want[k]);
     }
     assert_true(fabs(t.verdicts[0].score - 8.1 / 8.0) < 1e-12);
