@@ -5,10 +5,15 @@
  * values, so it inherits every property of them: exact zeros, equal bits for twins, and
  * Σφ = v(N) − v(∅) up to the rounding that `residual` shows.
  *
- * Two passes at most. The first values everybody, and its verdicts are final. Whoever is left out
- * leaves its weight to the others in proportion, since a federation's step must not shrink with the
- * number of its attackers; the round is then valued once more without them, so that what is paid
- * for is what is published, and no attacker's presence moves an honest client's value.
+ * Passes. The first values everybody, and its verdicts are final. Whoever is left out leaves its
+ * weight to the others in proportion, since a federation's step must not shrink with the number of
+ * its attackers; the round is then valued once more without them, so that what is paid for is what
+ * is published, and no attacker's presence moves an honest client's value. With more weight a step
+ * that was lost in the noise may prove too long, and steps that are harmless one by one may be
+ * harmful together. So every pass leaves out who harms beyond its error, and if nobody does but the
+ * round as a whole does, all that are below zero; the last pass is the one that finds nothing, so
+ * no round publishes what the benchmark calls worse. One pass in good rounds, two where somebody
+ * attacks, at most one for each client.
  */
 #include "evaluation/valuation.h"
 
@@ -240,7 +245,7 @@ out:
 
 /* ---- passes ---------------------------------------------------------------------------------- */
 
-/* What both passes value with. */
+/* What all passes value with. */
 struct bench {
     const struct meed_backend *be;
     const struct meed_checkpoint *checkpoint;
@@ -331,29 +336,39 @@ static enum meed_status pass_fill(const struct bench *bench, const struct meed_p
     return errors_fill(bench->benchmark, pass, bench->options, v);
 }
 
-/* Values those who stay once more, if anybody does not. */
-static enum meed_status value_again(const struct bench *bench,
-                                    const struct meed_adapter *const *clients, int32_t players,
-                                    const double *p, struct meed_utility_report *total,
-                                    struct meed_sha256 *hash, struct meed_valuation *v)
+/* Leaves out who must be and values the others again until nobody must. pass is the first, and the
+ * caller's to clear. */
+static enum meed_status value_rest(const struct bench *bench,
+                                   const struct meed_adapter *const *clients, int32_t players,
+                                   const double *p, struct meed_pass *pass,
+                                   struct meed_utility_report *total, struct meed_sha256 *hash,
+                                   struct meed_valuation *v)
 {
-    enum meed_status st = MEED_OK;
     enum meed_coalition_path path;
-    struct meed_pass pass = {0};
-    MEED_TRY_OUT(pass_gather(clients, players, p, v->clients, &pass));
-    v->value_kept = pass.players == 0 ? v->value_empty : v->value_full;
-    for (int32_t k = 0; k < players; k++) {
-        v->clients[k].weight = v->clients[k].status == MEED_PAY_EXCLUDED ? 0 : v->clients[k].weight;
+    bool again = true;
+    v->value_kept = v->value_full;
+    while (again) {
+        MEED_TRY(meed_valuation_leave_out(bench->benchmark, pass, bench->options, v, &again));
+        if (!again) {
+            break;
+        }
+        pass_clear(pass);
+        *pass = (struct meed_pass){.first = false};
+        MEED_TRY(pass_gather(clients, players, p, v->clients, pass));
+        for (int32_t k = 0; k < players; k++) {
+            bool out = v->clients[k].status == MEED_PAY_EXCLUDED;
+            v->clients[k].weight = out ? 0 : v->clients[k].weight;
+        }
+        if (pass->players == 0) {
+            v->value_kept = v->value_empty;
+            v->kept_se = 0;
+            break;
+        }
+        MEED_TRY(pass_run(bench, pass, total, &path));
+        MEED_TRY(pass_fill(bench, pass, hash, v));
+        v->value_kept = meed_benchmark_value(bench->benchmark, pass->estimate->full, NULL);
     }
-    if (pass.players == 0 || pass.players == players) {
-        goto out;
-    }
-    MEED_TRY_OUT(pass_run(bench, &pass, total, &path));
-    MEED_TRY_OUT(pass_fill(bench, &pass, hash, v));
-    v->value_kept = meed_benchmark_value(bench->benchmark, pass.estimate->full, NULL);
-out:
-    pass_clear(&pass);
-    return st;
+    return MEED_OK;
 }
 
 enum meed_status
@@ -377,8 +392,7 @@ meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *
     made->value_empty = meed_benchmark_value(benchmark, pass.estimate->empty, NULL);
     made->value_full = meed_benchmark_value(benchmark, pass.estimate->full, NULL);
     MEED_TRY_OUT(pass_fill(&bench, &pass, hash, made));
-    MEED_TRY_OUT(meed_valuation_judge(benchmark, &pass, options, made));
-    MEED_TRY_OUT(value_again(&bench, clients, players, p, &total, hash, made));
+    MEED_TRY_OUT(value_rest(&bench, clients, players, p, &pass, &total, hash, made));
     MEED_TRY_OUT(meed_valuation_pay(options, made));
     meed_sha256_final(hash, made->utilities_hash);
     hash = NULL;

@@ -82,6 +82,7 @@ struct meed_valuation {
     double residual;           /* Σφ − (v − v(∅)), of those who stayed and value_kept */
     double value_empty, value_full;
     double value_kept;   /* of the clients that are not excluded, with the weight of all */
+    double kept_se;      /* of value_kept − value_empty, over dialogues */
     int64_t evaluations; /* coalitions really scored */
     double seconds;
     int64_t tokens;                     /* rows fed */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "base/buf.h"
+#include "evaluation/bootstrap.h"
 #include "evaluation/clique.h"
 #include "evaluation/payment.h"
 #include "evaluation/valuation_private.h"
@@ -217,10 +218,9 @@ static enum meed_status evidence_gather(const struct meed_benchmark *benchmark,
     return MEED_OK;
 }
 
-enum meed_status meed_valuation_judge(const struct meed_benchmark *benchmark,
-                                      const struct meed_pass *pass,
-                                      const struct meed_valuation_options *options,
-                                      struct meed_valuation *v)
+static enum meed_status judge(const struct meed_benchmark *benchmark, const struct meed_pass *pass,
+                              const struct meed_valuation_options *options,
+                              struct meed_valuation *v)
 {
     enum meed_status st = MEED_OK;
     struct evidence evidence = {0};
@@ -240,6 +240,81 @@ enum meed_status meed_valuation_judge(const struct meed_benchmark *benchmark,
 out:
     meed_arena_clear(&evidence.arena);
     return st;
+}
+
+/* ---- later passes ---------------------------------------------------------------------------- */
+
+static void leave_out(const char *why, struct meed_value_client *client)
+{
+    char number[64];
+    estimate_print(client->phi, client->se, number, sizeof number);
+    snprintf(client->reason, sizeof client->reason, "value %s: %s", number, why);
+    client->status = MEED_PAY_EXCLUDED;
+    client->score = fmax(client->score, 1.0);
+}
+
+/* The verdict's HARMFUL, with the weight that a client has by now. */
+static bool harmful_found(const struct meed_pass *pass, double z, struct meed_valuation *v)
+{
+    bool found = false;
+    for (int32_t i = 0; i < pass->players; i++) {
+        struct meed_value_client *client = &v->clients[pass->of[i]];
+        if (client->phi + z * client->se < 0) {
+            leave_out("the update makes the model worse", client);
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* v->kept_se, and whether the round is below zero beyond it. */
+static enum meed_status round_judge(const struct meed_benchmark *benchmark,
+                                    const struct meed_pass *pass,
+                                    const struct meed_valuation_options *options,
+                                    struct meed_valuation *v, bool *worse)
+{
+    const struct meed_estimate *estimate = pass->estimate;
+    double axis_se[MEED_BENCHMARK_MAX_AXES];
+    double *gains = meed_heap_alloc((size_t)estimate->items, sizeof *gains);
+    if (!gains) {
+        return MEED_NOMEM;
+    }
+    for (int32_t i = 0; i < estimate->items; i++) {
+        gains[i] = estimate->full[i] - estimate->empty[i];
+    }
+    enum meed_status st = meed_bootstrap_errors(benchmark, gains, 1, options->bootstrap,
+                                                options->seed, axis_se, &v->kept_se);
+    double gain = meed_benchmark_value(benchmark, gains, NULL);
+    *worse = gain + options->guard_z * v->kept_se < 0;
+    meed_heap_free(gains);
+    return st;
+}
+
+enum meed_status meed_valuation_leave_out(const struct meed_benchmark *benchmark,
+                                          const struct meed_pass *pass,
+                                          const struct meed_valuation_options *options,
+                                          struct meed_valuation *v, bool *more)
+{
+    bool worse = false;
+    *more = false;
+    if (pass->first) {
+        MEED_TRY(judge(benchmark, pass, options, v));
+        for (int32_t k = 0; k < v->players; k++) {
+            *more |= v->clients[k].status == MEED_PAY_EXCLUDED;
+        }
+    } else {
+        *more = harmful_found(pass, options->guard_z, v);
+    }
+    MEED_TRY(round_judge(benchmark, pass, options, v, &worse));
+    worse = worse && !*more;
+    for (int32_t i = 0; worse && i < pass->players; i++) {
+        struct meed_value_client *client = &v->clients[pass->of[i]];
+        if (client->phi < 0) {
+            leave_out("together these updates make the model worse", client);
+            *more = true;
+        }
+    }
+    return MEED_OK;
 }
 
 /* ---- credits --------------------------------------------------------------------------------- */

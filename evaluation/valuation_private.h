@@ -17,11 +17,13 @@ struct meed_pass {
 
 /* What payment.h needs of the options. */
 struct meed_payment_policy meed_valuation_policy(const struct meed_valuation_options *options);
-/* Sets null, status (EXCLUDED or UNPAID), score and, for who is left out, the reason. */
-MEED_MUST_CHECK enum meed_status meed_valuation_judge(const struct meed_benchmark *benchmark,
-                                                      const struct meed_pass *pass,
-                                                      const struct meed_valuation_options *options,
-                                                      struct meed_valuation *v);
+/* Who is left out after this pass; *more says if anybody is that was in it. The first pass sets
+ * null, status (EXCLUDED or UNPAID) and score of everybody by verdict.h; every pass sets status,
+ * score and reason of whom it leaves out, and v->kept_se. */
+MEED_MUST_CHECK enum meed_status
+meed_valuation_leave_out(const struct meed_benchmark *benchmark, const struct meed_pass *pass,
+                         const struct meed_valuation_options *options, struct meed_valuation *v,
+                         bool *more);
 /* Splits the budget among who is not EXCLUDED: shares, statuses and the other reasons. */
 MEED_MUST_CHECK enum meed_status meed_valuation_pay(const struct meed_valuation_options *options,
                                                     struct meed_valuation *v);

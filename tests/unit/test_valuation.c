@@ -195,6 +195,48 @@ static void valuation_without_the_excluded_is_that_of_the_others(void **state)
     meed_valuation_destroy(v);
 }
 
+static void valuation_publishes_nothing_worse(void **state)
+{
+    /* Goal: over cohorts of random strengths nobody who stays is below zero beyond its error, with
+     * the weight that it has in the end, and neither is the round; some are left out only after
+     * others were, and some only for what they do together. */
+    (void)state;
+    struct meed_valuation_options options = meed_valuation_defaults();
+    options.budget = 1000;
+    options.guard_z = 1;
+    int later = 0, together = 0;
+    for (int draw = 0; draw < 40; draw++) {
+        struct meed_adapter *clients[CLIENTS];
+        struct meed_valuation *v = NULL;
+        for (int k = 0; k < CLIENTS; k++) {
+            float size = 0.1f + 0.03f * (float)((draw * 7 + k * 5) % 12);
+            clients[k] = random_cohort_adapter(&cohort, (uint64_t)(100 + draw * CLIENTS + k), size);
+        }
+        assert_int_equal(meed_valuation_run(cohort.be, cohort.checkpoint, &benchmark, global,
+                                            (const struct meed_adapter *const *)clients, CLIENTS,
+                                            weights, &options, &v),
+                         MEED_OK);
+        double total = 0;
+        for (int k = 0; k < CLIENTS; k++) {
+            const struct meed_value_client *client = &v->clients[k];
+            bool out = client->status == MEED_PAY_EXCLUDED;
+            assert_true(out || client->phi + options.guard_z * client->se >= 0);
+            assert_true((client->weight == 0) == out && (client->reason[0] != 0 || !out));
+            later += out && client->score == 1;
+            together += strstr(client->reason, "together") != NULL;
+            total += client->weight;
+            meed_adapter_destroy(clients[k]);
+        }
+        assert_true(total == 0 ? v->value_kept == v->value_empty : fabs(total - 1) < 1e-12);
+        assert_true(v->value_kept - v->value_empty + options.guard_z * v->kept_se >= 0);
+        assert_true(v->value_kept == v->value_empty || v->kept_se > 0);
+        meed_valuation_destroy(v);
+    }
+    print_message("%d left out by a later pass or together, %d of them together\n", later,
+                  together);
+    assert_true(together > 0 && later > together);
+}
+
 static void valuation_by_leave_one_out_needs_n_plus_two(void **state)
 {
     /* Goal: rows ∅, N, N∖k; φ_k = v(N) − v(N∖k); 6 coalitions scored (the null client leaves N). */
@@ -238,6 +280,7 @@ int main(void)
         cmocka_unit_test(valuation_repeats_and_resumes_to_the_bit),
         cmocka_unit_test(valuation_guards_exclude_with_a_reason),
         cmocka_unit_test(valuation_without_the_excluded_is_that_of_the_others),
+        cmocka_unit_test(valuation_publishes_nothing_worse),
         cmocka_unit_test(valuation_by_leave_one_out_needs_n_plus_two),
         cmocka_unit_test(valuation_refuses_what_it_cannot_value),
     };
