@@ -11,9 +11,9 @@
  * is published, and no attacker's presence moves an honest client's value. With more weight a step
  * that was lost in the noise may prove too long, and steps that are harmless one by one may be
  * harmful together. So every pass leaves out who harms beyond its error, and if nobody does but the
- * round as a whole does, all that are below zero; the last pass is the one that finds nothing, so
- * no round publishes what the benchmark calls worse. One pass in good rounds, two where somebody
- * attacks, at most one for each client.
+ * round as a whole does, all that are below zero; that weight stays with the global adapter. The
+ * last pass is the one that finds nothing, so no round publishes what the benchmark calls worse.
+ * One pass in good rounds, two where somebody attacks, at most one for each client.
  */
 #include "evaluation/valuation.h"
 
@@ -245,6 +245,8 @@ out:
 
 /* ---- passes ---------------------------------------------------------------------------------- */
 
+static const double most_growth = 2.0;
+
 /* What all passes value with. */
 struct bench {
     const struct meed_backend *be;
@@ -262,12 +264,24 @@ static void pass_clear(struct meed_pass *pass)
     meed_heap_free(pass->p);
 }
 
-/* The clients that are in, with the weight of the others spread over them. in NULL: all. */
-static enum meed_status pass_gather(const struct meed_adapter *const *clients, int32_t players,
-                                    const double *p, const struct meed_value_client *in,
-                                    struct meed_pass *pass)
+/* What the first pass leaves out is spread over the others, up to twice their weight: beyond that
+ * whoever is left is no cohort to go by. Nothing is spread of what later passes leave out, which
+ * went too far with what they had. */
+static double growth_after(const double *p, int32_t players, const struct meed_value_client *in)
 {
     double all = 0, kept = 0;
+    for (int32_t k = 0; k < players; k++) {
+        all += p[k];
+        kept += in[k].status != MEED_PAY_EXCLUDED ? p[k] : 0;
+    }
+    return kept > 0 ? fmin(all / kept, most_growth) : 1;
+}
+
+/* The clients that are in, with `growth` times their weight. in NULL: all. */
+static enum meed_status pass_gather(const struct meed_adapter *const *clients, int32_t players,
+                                    const double *p, const struct meed_value_client *in,
+                                    double growth, struct meed_pass *pass)
+{
     pass->clients = meed_heap_alloc((size_t)players, sizeof *pass->clients);
     pass->of = meed_heap_alloc((size_t)players, sizeof *pass->of);
     pass->p = meed_heap_alloc((size_t)players, sizeof *pass->p);
@@ -275,16 +289,11 @@ static enum meed_status pass_gather(const struct meed_adapter *const *clients, i
         return MEED_NOMEM;
     }
     for (int32_t k = 0; k < players; k++) {
-        all += p[k];
         if (!in || in[k].status != MEED_PAY_EXCLUDED) {
-            kept += p[k];
             pass->of[pass->players] = k;
             pass->clients[pass->players] = clients[k];
-            pass->p[pass->players++] = p[k];
+            pass->p[pass->players++] = growth * p[k];
         }
-    }
-    for (int32_t k = 0; k < pass->players && in && kept > 0; k++) {
-        pass->p[k] *= all / kept;
     }
     return MEED_OK;
 }
@@ -346,15 +355,17 @@ static enum meed_status value_rest(const struct bench *bench,
 {
     enum meed_coalition_path path;
     bool again = true;
+    double growth = 1;
     v->value_kept = v->value_full;
     while (again) {
         MEED_TRY(meed_valuation_leave_out(bench->benchmark, pass, bench->options, v, &again));
         if (!again) {
             break;
         }
+        growth = pass->first ? growth_after(p, players, v->clients) : growth;
         pass_clear(pass);
         *pass = (struct meed_pass){.first = false};
-        MEED_TRY(pass_gather(clients, players, p, v->clients, pass));
+        MEED_TRY(pass_gather(clients, players, p, v->clients, growth, pass));
         for (int32_t k = 0; k < players; k++) {
             bool out = v->clients[k].status == MEED_PAY_EXCLUDED;
             v->clients[k].weight = out ? 0 : v->clients[k].weight;
@@ -385,7 +396,7 @@ meed_valuation_run(const struct meed_backend *be, const struct meed_checkpoint *
     struct meed_sha256 *hash = NULL;
     enum meed_coalition_path path;
     MEED_TRY(options_check(options, players));
-    MEED_TRY_OUT(pass_gather(clients, players, p, NULL, &pass));
+    MEED_TRY_OUT(pass_gather(clients, players, p, NULL, 1, &pass));
     MEED_TRY_OUT(pass_run(&bench, &pass, &total, &path));
     MEED_TRY_OUT(valuation_create(pass.estimate, &made));
     MEED_TRY_OUT(meed_sha256_create(&hash));

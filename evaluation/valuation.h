@@ -61,7 +61,7 @@ struct meed_value_client {
     double sampling_se; /* the second alone */
     double axis_phi[MEED_BENCHMARK_MAX_AXES];
     double axis_se[MEED_BENCHMARK_MAX_AXES];
-    double weight; /* p_k of what is published: 0 where it is left out, which the others share */
+    double weight; /* p_k of what is published; 0 where it is left out */
     double score;  /* of the verdict: 1 and more is left out */
     bool null;     /* changes no item */
     int64_t share; /* credits */

@@ -33,7 +33,10 @@ bool meed_settlement_looks_back(const struct meed_settlement_basis *basis)
     return meed_registry_count(basis->registry) <= PAST_MAX_CLIENTS;
 }
 
-/* The cohort of the last settled round before this one; NULL if there is none to compare with. */
+/* The cohort of the last settled round before this one; NULL if there is none to compare with, or
+ * if that round left the adapter as it was: who trains on the same data from the same start sends
+ * the same again, which is no replay. (Another's update of then is a duplicate of that other's
+ * now.) */
 static enum meed_status load_past(const struct meed_settlement_basis *basis, int32_t round,
                                   struct meed_cohort **past)
 {
@@ -45,7 +48,7 @@ static enum meed_status load_past(const struct meed_settlement_basis *basis, int
     if (meed_settlement_looks_back(basis)) {
         MEED_TRY_OUT(meed_settlement_before(basis->ledger, round, &arena, &entry, &found));
     }
-    if (found) {
+    if (found && memcmp(entry.before_hash, entry.after_hash, sizeof entry.after_hash) != 0) {
         MEED_TRY_OUT(
             meed_cohort_load(basis->terms, basis->store, entry.round, entry.before_hash, past));
     }
