@@ -131,7 +131,7 @@ static const struct {
     {"dnnl", {"kernels/cpu/matmul_onednn.c"}},
     {"cublas", {"kernels/cuda/blas_cublaslt.cu"}},
     {"cuda_", {"kernels/cuda/port.cuh"}},
-    {"dlfcn", {"kernels/cuda_plugin.c", "kernels/cuda/comm_nccl.cu", "engine/low_rank.c"}},
+    {"dlfcn", {"kernels/cuda_plugin.c", "kernels/cuda/comm_nccl.cu", "engine/symmetric.c"}},
     {"nccl", {"kernels/cuda/comm_nccl.cu"}},
     {"jansson",
      {"engine/model_config.c", "engine/safetensors*.c", "engine/adapter_peft.c",
@@ -148,7 +148,7 @@ static const struct {
     {"sqlite3", {"server/store*.c", "evaluation/utility_cache.c", "evaluation/judge_cache.c"}},
     {"openssl/", {"base/hash.c", "server/signature.c", "cli/certificates.c"}},
     {"microhttpd", {"server/metrics.c"}},
-    {"lapacke", {"engine/low_rank.c"}},
+    {"lapacke", {"engine/low_rank.c", "engine/symmetric.c"}},
     {"cyaml", {"cli/yaml_schema.h"}},
     {"curl/", {"evaluation/judge_endpoint.c"}},
 };
