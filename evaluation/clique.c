@@ -2,7 +2,6 @@
 #include "evaluation/clique.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include "base/buf.h"
 #include "engine/symmetric.h"
@@ -15,19 +14,6 @@ static const double hidden_effect = 3.0;
 /* Of 1/√n, the size of a loading: below it differences mean nothing. */
 static const double floor_loading = 0.05;
 static const double smallest_column = 1e-6;
-
-static int rising(const void *x, const void *y)
-{
-    double a = *(const double *)x, b = *(const double *)y;
-    return (a > b) - (a < b);
-}
-
-/* Sorts values. */
-static double median(double *values, int64_t count)
-{
-    qsort(values, (size_t)count, sizeof *values, rising);
-    return 0.5 * (values[(count - 1) / 2] + values[count / 2]);
-}
 
 /* ---- directions ------------------------------------------------------------------------------
  */
@@ -61,11 +47,11 @@ static double spectrum_end(const double *centred, int64_t n, double *scratch)
             scratch[beside++] = centred[i * n + j];
         }
     }
-    double middle = median(scratch, beside);
+    double middle = meed_median(scratch, beside);
     for (int64_t i = 0; i < beside; i++) {
         scratch[i] = fabs(scratch[i] - middle);
     }
-    double sigma = normal_mad * median(scratch, beside), size = (double)n;
+    double sigma = normal_mad * meed_median(scratch, beside), size = (double)n;
     return diagonal + 2.0 * sigma * sqrt(size) * (1.0 + tracy_widom * pow(size, -2.0 / 3.0));
 }
 

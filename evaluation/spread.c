@@ -57,6 +57,15 @@ struct meed_spread meed_spread_of(double *values, int32_t count)
     return kept;
 }
 
+double meed_median(double *values, int64_t count)
+{
+    if (count < 1) {
+        return 0.0;
+    }
+    qsort(values, (size_t)count, sizeof *values, rising);
+    return 0.5 * (values[(count - 1) / 2] + values[count / 2]);
+}
+
 double meed_spread_limit(int32_t count)
 {
     return count > 4 ? 4.0 * (1.0 + 6.0 / (count - 4)) : INFINITY;

@@ -20,6 +20,9 @@ struct meed_spread {
 /* Sorts values [count]; none: zeros. Ties go to the window of the smaller values. */
 struct meed_spread meed_spread_of(double *values, int32_t count);
 
+/* Sorts values [count]; none: 0. */
+double meed_median(double *values, int64_t count);
+
 /* Deviations from which one of `count` values is no part of the cohort, T(n) = 4 (1 + 6/(n − 4)):
  * the spread of ten is itself noisy, and a fixed limit that errs seldom among 100 normal values
  * errs often among ten. T errs in at most 1.3 of 1,000 at every n from 6 up (unit.spread); ∞

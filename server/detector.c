@@ -34,13 +34,6 @@ static int rising(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
-/* Sorts values. */
-static double median(double *values, int32_t count)
-{
-    qsort(values, (size_t)count, sizeof *values, rising);
-    return count > 0 ? 0.5 * (values[(count - 1) / 2] + values[count / 2]) : 0.0;
-}
-
 /* z/T(n) of each value against the cohort; 0 for cohorts that are too small. */
 static void standardise(struct meed_detector_cohort *cohort, const double *values, double floor,
                         double *ratios)
@@ -207,7 +200,7 @@ static void detect_norm(struct meed_detector_cohort *cohort, struct meed_detecto
         cohort->scratch[i] = norm_of(cohort, i);
         values[i] = log(norm_of(cohort, i));
     }
-    report->median_norm = median(cohort->scratch, n);
+    report->median_norm = meed_median(cohort->scratch, n);
     standardise(cohort, values, floor_norm, ratios);
     for (int32_t i = 0; i < n; i++) {
         values[i] = norm_of(cohort, i) / report->median_norm;
@@ -342,7 +335,7 @@ static enum meed_status detect_dispersion(struct meed_detector_cohort *cohort,
         for (int32_t i = 0; i < n; i++) {
             cohort->scratch[i] = profiles[(int64_t)i * modules + m];
         }
-        middle[m] = median(cohort->scratch, n);
+        middle[m] = meed_median(cohort->scratch, n);
     }
     for (int32_t i = 0; i < n; i++) {
         double mean = 0.0, spread = 0.0;
@@ -378,7 +371,7 @@ static void trim(struct meed_detector_cohort *cohort, double *typical)
                 cohort->scratch[others++] = cohort->cosines[i * n + j];
             }
         }
-        typical[i] = median(cohort->scratch, others);
+        typical[i] = meed_median(cohort->scratch, others);
     }
     memcpy(cohort->scratch, typical, (size_t)n * sizeof *typical);
     qsort(cohort->scratch, (size_t)n, sizeof *typical, rising);
