@@ -50,10 +50,6 @@ static void keep_rows(struct cell *cell, const struct meed_aggregator_event *eve
     struct meed_simulation_round *round = &cell->result->rounds[event->round - 1];
     round->utility_before = event->utility_before;
     round->utility_after = event->utility_after;
-    if (event->utility_before == 0.0 && event->utility_after == 0.0 && event->round > 1) {
-        /* Nobody was valued: the model is what the round before left. */
-        round->utility_before = round->utility_after = round[-1].utility_after;
-    }
     for (int32_t i = 0; i < event->row_count; i++) {
         const struct meed_aggregator_row *row = &event->rows[i];
         struct meed_simulation_seat *seat = &round->seats[i];

@@ -212,6 +212,25 @@ gather_players(const struct meed_settlement_basis *basis, const struct meed_coho
     return gather_claims(basis, cohort, arena, valued->cohort_idx, game);
 }
 
+/* Nobody is left to value: the model is what the round before left, and so is what it is worth. In
+ * a first round nobody knows yet. */
+static enum meed_status value_as_before(const struct meed_settlement_basis *basis,
+                                        const struct meed_cohort *cohort,
+                                        struct meed_settle_value *value)
+{
+    bool found = false;
+    struct meed_ledger_round before;
+    struct meed_arena arena;
+    meed_arena_init_growing(&arena, "message", MEED_LIMIT_CLIENTS * 1024u);
+    enum meed_status st =
+        meed_settlement_before(basis->ledger, cohort->round, &arena, &before, &found);
+    if (st == MEED_OK && found) {
+        value->value_empty = value->value_full = value->value_kept = before.value_kept;
+    }
+    meed_arena_clear(&arena);
+    return st;
+}
+
 enum meed_status meed_settlement_value(const struct meed_settlement_basis *basis,
                                        const struct meed_cohort *cohort,
                                        const struct meed_defence_client *verdicts,
@@ -220,7 +239,7 @@ enum meed_status meed_settlement_value(const struct meed_settlement_basis *basis
 {
     struct meed_settle_cohort game;
     if (valued->players == 0) {
-        return MEED_OK;
+        return value_as_before(basis, cohort, &valued->value);
     }
     MEED_TRY(gather_players(basis, cohort, verdicts, arena, valued, &game));
     return basis->value(basis->value_user, &game, &valued->value, valued->clients);

@@ -169,12 +169,62 @@ static void quarantine_holds_through_a_restart(void **state)
     fed_remove(stopped.folder);
 }
 
+/* Everybody is harmful in rounds 1 and 2, and what remains is worth less and less. */
+static enum meed_status value_of_nobody(void *user, const struct meed_settle_cohort *cohort,
+                                        struct meed_settle_value *found,
+                                        struct meed_value_client *clients)
+{
+    (void)user;
+    for (int32_t i = 0; i < cohort->players; i++) {
+        clients[i].status = MEED_PAY_EXCLUDED;
+        clients[i].phi = -1.0;
+        snprintf(clients[i].reason, sizeof clients[i].reason, "harmful");
+    }
+    found->value_empty = -1.0 - cohort->round;
+    found->value_full = -9.0;
+    found->value_kept = -1.25 - cohort->round;
+    return MEED_OK;
+}
+
+/* A round in which nobody may take part leaves the model as it was, and its entry says what that is
+ * worth. */
+static void worth_stays_where_nobody_is_valued(void **state)
+{
+    (void)state;
+    enum { HELD = 3 };
+    static struct fed fed;
+    char path[256];
+    json_t *report = NULL;
+    fed_init(&fed, CLIENTS);
+    fed.value = value_of_nobody;
+    fed.config.rounds = HELD;
+    fed.config.quarantine = rule;
+    snprintf(path, sizeof path, "%s/report.json", fed.folder);
+    fed.report = path;
+    fed_start(&fed);
+    play(&fed, 1, HELD);
+    fed_collect(&fed, HELD);
+    assert_int_equal(fed_stop(&fed, true), MEED_OK);
+    report = json_load_file(path, 0, NULL);
+    const json_t *rounds = json_object_get(report, "rounds");
+    assert_int_equal(json_array_size(rounds), HELD);
+    static const double before[HELD] = {-2.0, -3.0, -3.25}, after[HELD] = {-2.25, -3.25, -3.25};
+    for (size_t i = 0; i < HELD; i++) {
+        const json_t *round = json_array_get(rounds, i);
+        assert_true(json_number_value(json_object_get(round, "utility_before")) == before[i]);
+        assert_true(json_number_value(json_object_get(round, "utility_after")) == after[i]);
+    }
+    json_decref(report);
+    fed_remove(fed.folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quarantine_follows_its_rule),
         cmocka_unit_test(quarantine_refuses_what_cannot_be),
         cmocka_unit_test(quarantine_holds_through_a_restart),
+        cmocka_unit_test(worth_stays_where_nobody_is_valued),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
