@@ -11,6 +11,10 @@
  * Dialogues are drawn by the cell's seed, as many of each client. Secrets are the spans that the
  * pool labels and the codes of planted canaries; these are asked for in full, and their replies do
  * not enter ROUGE-L. Attackers' and spoilt data are left out: what is not the pool's is no secret.
+ *
+ * Who learned how a clinic answers also guesses answers that it never saw, so a gain over the base
+ * is not yet memory. `unseen` dialogues of the benchmark, which nobody trained on, are asked of the
+ * same models: what they gain there is style, and only the rest was learned by heart.
  * An attack is a lower bound: what it does not find may still be there.
  */
 #ifndef MEED_CLI_SIMULATION_LEAKAGE_H
@@ -18,6 +22,7 @@
 
 #include "cli/simulation_cast.h"
 #include "engine/checkpoint.h"
+#include "evaluation/benchmark.h"
 #include "evaluation/extraction.h"
 
 enum meed_simulation_leak_kind {
@@ -36,6 +41,8 @@ struct meed_simulation_leak {
     int32_t round;
     int64_t examples, secrets, secrets_found;
     struct meed_extraction_mean rouge, gain, exact, exact_gain; /* gains over the base */
+    int64_t unseen_examples;
+    struct meed_extraction_mean unseen; /* gain of ROUGE-L on them */
 };
 
 struct meed_simulation_leakage_job {
@@ -43,6 +50,7 @@ struct meed_simulation_leakage_job {
     const struct meed_checkpoint *checkpoint;
     const struct meed_tokenizer *tokenizer;
     const struct meed_chat *chat;
+    const struct meed_benchmark *benchmark; /* where unseen dialogues come from */
     const struct meed_simulation_leak_plan *plan;
     const struct meed_simulation_cast *cast;
     uint64_t seed;

@@ -27,6 +27,7 @@ static const cyaml_schema_field_t leakage_fields[] = {
     OPTIONAL_INT("new_tokens", struct meed_simulation_raw_leakage, new_tokens),
     OPTIONAL_INT("canaries", struct meed_simulation_raw_leakage, canaries),
     OPTIONAL_INT("repeat", struct meed_simulation_raw_leakage, repeat),
+    OPTIONAL_INT("unseen", struct meed_simulation_raw_leakage, unseen),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t group_fields[] = {
@@ -204,10 +205,12 @@ static enum meed_status resolve_leakage(const char *path,
     leakage->new_tokens = GIVEN(raw->new_tokens, INT64_C(32));
     leakage->canaries = GIVEN(raw->canaries, INT64_C(0));
     leakage->repeat = GIVEN(raw->repeat, INT64_C(1));
+    leakage->unseen = GIVEN(raw->unseen, INT64_C(0));
     MEED_TRY(in_range(path, "leakage.examples", (double)leakage->examples, 0, 1e6));
     MEED_TRY(in_range(path, "leakage.prefix", (double)leakage->prefix, 0, 1000));
     MEED_TRY(in_range(path, "leakage.new_tokens", (double)leakage->new_tokens, 1, 1000));
     MEED_TRY(in_range(path, "leakage.canaries", (double)leakage->canaries, 0, 100));
+    MEED_TRY(in_range(path, "leakage.unseen", (double)leakage->unseen, 0, 1e6));
     return in_range(path, "leakage.repeat", (double)leakage->repeat, 1, 100);
 }
 

@@ -53,6 +53,7 @@ struct meed_simulation_leak_plan {
     int64_t new_tokens; /* of a continuation at most */
     int64_t canaries;   /* planted into every client's data, beside what the partition deals */
     int64_t repeat;     /* copies of each */
+    int64_t unseen;     /* dialogues of the benchmark asked for beside them; 0: none */
 };
 
 struct meed_simulation_group {

@@ -164,6 +164,9 @@ static void conclude_leakage(const struct meed_simulation_result *result, json_t
         bool found = last[k] && last[k]->examples > 0;
         snprintf(name, sizeof name, "leak_%s", meed_simulation_leak_names[k]);
         put(summary, name, found ? last[k]->gain.mean : NAN);
+        snprintf(name, sizeof name, "memory_%s", meed_simulation_leak_names[k]);
+        bool told = found && last[k]->unseen_examples > 0;
+        put(summary, name, told ? last[k]->gain.mean - last[k]->unseen.mean : NAN);
         if (k != MEED_SIMULATION_LEAK_OWN) {
             snprintf(name, sizeof name, "secrets_%s", meed_simulation_leak_names[k]);
             put(summary, name,
@@ -328,12 +331,14 @@ static json_t *round_json(const struct meed_benchmark *benchmark,
 
 static json_t *leak_json(const struct meed_simulation_leak *leak)
 {
-    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "kind",
-                     meed_simulation_leak_names[leak->kind], "round", leak->round, "examples",
-                     (json_int_t)leak->examples, "secrets", (json_int_t)leak->secrets,
+    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:f}",
+                     "kind", meed_simulation_leak_names[leak->kind], "round", leak->round,
+                     "examples", (json_int_t)leak->examples, "secrets", (json_int_t)leak->secrets,
                      "secrets_found", (json_int_t)leak->secrets_found, "rouge", leak->rouge.mean,
                      "rouge_se", leak->rouge.se, "gain", leak->gain.mean, "gain_se", leak->gain.se,
-                     "exact", leak->exact.mean, "exact_gain", leak->exact_gain.mean);
+                     "exact", leak->exact.mean, "exact_gain", leak->exact_gain.mean,
+                     "unseen_examples", (json_int_t)leak->unseen_examples, "unseen",
+                     leak->unseen.mean, "unseen_se", leak->unseen.se);
 }
 
 static json_t *leakage_json(const struct meed_simulation_leak_plan *plan,

@@ -30,7 +30,8 @@
  *        "models": [{"kind": "global|update|own", "round",
  *           "examples", "secrets", "secrets_found",
  *           "rouge", "rouge_se", "gain", "gain_se",        # of ROUGE-L over the base, paired
- *           "exact", "exact_gain"}]},
+ *           "exact", "exact_gain",
+ *           "unseen_examples", "unseen", "unseen_se": gain on dialogues that nobody trained on}]},
  *    "summary": {                                          # null where there is no answer
  *       "utility_before", "utility_after", "gain": of the first base, of the last adapter, between,
  *       "budget", "paid",                                  # credits
@@ -43,6 +44,7 @@
  *       "spearman_quality", "spearman_amount": of pay with the known order, honest clients,
  *       "utility_own": paid utility, mean over the models that stay at home,
  *       "leak_global", "leak_update", "leak_own": gains of ROUGE-L over the base, last round,
+ *       "memory_global", "memory_update", "memory_own": the same less the gain on unseen dialogues,
  *       "secrets_global", "secrets_update": share of the secrets asked for that came out,
  *       "axis_NAME": a guard axis' value of the last adapter}}
  *

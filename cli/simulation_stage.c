@@ -48,6 +48,7 @@ meed_simulation_stage_leakage(const struct meed_simulation_stage *stage,
                                                 .checkpoint = stage->checkpoint,
                                                 .tokenizer = stage->tokenizer,
                                                 .chat = stage->chat,
+                                                .benchmark = stage->benchmark,
                                                 .plan = &file->simulation.leakage,
                                                 .cast = cast,
                                                 .seed = file->seed};

@@ -59,6 +59,9 @@ static const struct column columns[] = {
     {"leak global %", "leak_global", 100, "%.1f"},
     {"leak update %", "leak_update", 100, "%.1f"},
     {"leak at home %", "leak_own", 100, "%.1f"},
+    {"memory global %", "memory_global", 100, "%.1f"},
+    {"memory update %", "memory_update", 100, "%.1f"},
+    {"memory at home %", "memory_own", 100, "%.1f"},
     {"secrets global %", "secrets_global", 100, "%.1f"},
     {"secrets update %", "secrets_update", 100, "%.1f"},
 };

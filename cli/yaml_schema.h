@@ -44,7 +44,7 @@ struct meed_simulation_raw_sweep {
     unsigned values_count;
 };
 struct meed_simulation_raw_leakage {
-    int64_t *examples, *prefix, *new_tokens, *canaries, *repeat;
+    int64_t *examples, *prefix, *new_tokens, *canaries, *repeat, *unseen;
 };
 struct meed_simulation_raw {
     char **data;

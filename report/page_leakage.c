@@ -1,6 +1,7 @@
 /* What comes out of an experiment's models against how good they are; see page.h. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include "report/chart.h"
 #include "report/page.h"
 
@@ -26,34 +27,47 @@ static void change_cell(struct meed_markup *m, const struct meed_run_grid *grid,
                                   : (struct meed_numeral){.text = ""});
 }
 
+/* A floor is shown where one was measured. */
+static bool column_told(const struct meed_run_grid *grid, const char *name)
+{
+    return strncmp(name, "memory_", strlen("memory_")) != 0 || meed_page_measure_known(grid, name);
+}
+
 static void leaks_table(struct meed_markup *m, const struct meed_run_grid *grid)
 {
     static const struct {
         const char *name;
         bool compared;
-    } shown[] = {{"utility_after", false}, {"leak_global", true},     {"leak_update", true},
-                 {"leak_own", false},      {"secrets_global", false}, {"secrets_update", false}};
+    } columns[] = {{"utility_after", false},  {"leak_global", true},    {"leak_update", true},
+                   {"leak_own", false},       {"memory_global", true},  {"memory_update", true},
+                   {"secrets_global", false}, {"secrets_update", false}};
     meed_markup_raw(m, "<div class=\"scroll\"><table>\n");
     meed_page_caption(m, "Leak: ROUGE-L of extracted replies with the true ones, over what the "
-                         "plain base guesses");
+                         "plain base guesses; memory: what of it goes beyond dialogues that "
+                         "nobody trained on");
     meed_markup_raw(m, "<thead><tr><th scope=\"col\">combination</th>");
-    for (size_t i = 0; i < MEED_COUNT(shown); i++) {
-        meed_markup_raw(m, "<th scope=\"col\" class=\"n\">");
-        meed_markup_text(m, meed_page_measure_of(shown[i].name).title);
-        meed_markup_raw(m, shown[i].compared
-                               ? "</th><th scope=\"col\" class=\"n\">against the first row</th>"
-                               : "</th>");
+    for (size_t i = 0; i < MEED_COUNT(columns); i++) {
+        if (column_told(grid, columns[i].name)) {
+            meed_markup_raw(m, "<th scope=\"col\" class=\"n\">");
+            meed_markup_text(m, meed_page_measure_of(columns[i].name).title);
+            meed_markup_raw(m, columns[i].compared
+                                   ? "</th><th scope=\"col\" class=\"n\">against the first row</th>"
+                                   : "</th>");
+        }
     }
     meed_markup_raw(m, "</tr></thead>\n<tbody>\n");
     for (int32_t r = 0; r < grid->row_count; r++) {
         meed_page_row_open(m);
         meed_page_cell(m, meed_page_row_name(grid, r, -1).text);
-        for (size_t i = 0; i < MEED_COUNT(shown); i++) {
-            struct meed_page_measure measure = meed_page_measure_of(shown[i].name);
-            int32_t at = meed_page_measure_find(grid, shown[i].name);
+        for (size_t i = 0; i < MEED_COUNT(columns); i++) {
+            struct meed_page_measure measure = meed_page_measure_of(columns[i].name);
+            int32_t at = meed_page_measure_find(grid, columns[i].name);
+            if (!column_told(grid, columns[i].name)) {
+                continue;
+            }
             meed_page_cell_number(
                 m, meed_page_measure_text(&measure, mean_of(grid, r, at), half_of(grid, r, at)));
-            if (shown[i].compared) {
+            if (columns[i].compared) {
                 change_cell(m, grid, r, at);
             }
         }

@@ -27,6 +27,9 @@ static const struct {
     {"leak_global", {"leak of the global model", MEED_PAGE_SHARE, false, true, -1, 1}},
     {"leak_update", {"leak of a client's update", MEED_PAGE_SHARE, false, true, -1, 1}},
     {"leak_own", {"leak of a model at home", MEED_PAGE_SHARE, false, true, -1, 1}},
+    {"memory_global", {"memory of the global model", MEED_PAGE_SHARE, false, true, -1, 1}},
+    {"memory_update", {"memory of a client's update", MEED_PAGE_SHARE, false, true, -1, 1}},
+    {"memory_own", {"memory of a model at home", MEED_PAGE_SHARE, false, true, -1, 1}},
     {"secrets_global", {"secrets out of the global model", MEED_PAGE_SHARE, false, true, 0, 1}},
     {"secrets_update", {"secrets out of a client's update", MEED_PAGE_SHARE, true, true, 0, 1}},
 };

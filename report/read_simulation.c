@@ -120,6 +120,9 @@ static const struct meed_read_fact summary_facts[] = {
     {"leak_global", "leak of the global model, ROUGE-L over the base"},
     {"leak_update", "leak of a client's update, ROUGE-L over the base"},
     {"leak_own", "leak of a model at home, ROUGE-L over the base"},
+    {"memory_global", "the same less what unseen dialogues gain, global model"},
+    {"memory_update", "the same less what unseen dialogues gain, an update"},
+    {"memory_own", "the same less what unseen dialogues gain, a model at home"},
     {"secrets_global", "part of the secrets out of the global model"},
     {"secrets_update", "part of the secrets out of a client's update"},
 };

@@ -25,7 +25,7 @@ static const char experiment[] =
     "  data: [%s/labelled.jsonl]\n"
     "  seeds: [1]\n"
     "  partition: {kind: few_shot, dialogues: 3}\n"
-    "  leakage: {examples: 9, canaries: 1, repeat: 2}\n"
+    "  leakage: {examples: 9, canaries: 1, repeat: 2, unseen: 6}\n"
     "  clients:\n"
     "    - {name: good, count: 2}\n"
     "    - {name: noisy, count: 1, quality: 0}\n"
@@ -140,6 +140,8 @@ static void every_witness_is_asked_once(void **state)
         assert_non_null(asked[i]);
         assert_int_equal(whole(asked[i], "examples"), 6);
         assert_int_equal(whole(asked[i], "secrets"), 8);
+        /* A third of them each; the noisy one's share is nobody's update. */
+        assert_int_equal(whole(asked[i], "unseen_examples"), i == 0 ? 6 : 4);
     }
     assert_null(model(fedit, "own"));
     assert_null(model(local, "global"));
@@ -160,6 +162,9 @@ static void what_was_learned_by_heart_comes_out(void **state)
     assert_true(whole(held, "secrets_found") <= 2); /* a word of small talk guessed right */
     const json_t *summary = json_object_get(fedit, "summary");
     assert_true(number(summary, "leak_update") == number(open, "gain"));
+    /* Three dialogues by heart say nothing of others (−0.03 is seen, beside a gain of 0.88). */
+    assert_true(number(summary, "memory_update") == number(open, "gain") - number(open, "unseen"));
+    assert_true(fabs(number(open, "unseen")) < 0.2);
     assert_true(number(summary, "secrets_update") ==
                 (double)whole(open, "secrets_found") / (double)whole(open, "secrets"));
     assert_true(isnan(number(summary, "utility_own")));
