@@ -116,21 +116,28 @@ static void draw_policy(struct meed_markup *m, const char *policy, enum meed_run
                         const struct item *items, int32_t count)
 {
     struct meed_chart_detector detectors[MEED_CHART_MOST_SERIES];
-    int32_t drawn = 0;
-    char title[2 * LABEL_BYTES];
+    int32_t drawn = 0, found = 0;
+    char title[2 * LABEL_BYTES], note[128];
     snprintf(title, sizeof title, "%s%s%.100s",
              score == MEED_RUN_BY_SCREEN ? "Detector ROC: screening alone"
                                          : "Detector ROC: screening, value and guards",
              policy[0] ? ", " : "", policy);
-    struct meed_chart_words words = {title,
-                                     "updates of all seeds and rounds; the key gives the mean "
-                                     "area of the rounds, 0.5 is chance.",
-                                     "honest updates flagged", "attackers' updates flagged"};
-    for (int32_t i = 0; i < count && drawn < MEED_CHART_MOST_SERIES; i++) {
+    struct meed_chart_words words = {title, note, "honest updates flagged",
+                                     "attackers' updates flagged"};
+    for (int32_t i = 0; i < count; i++) {
         const struct meed_roc *roc = &items[i].kind->roc[score];
         if (strcmp(items[i].row->policy, policy) == 0 && roc->count > 0) {
-            detectors[drawn++] = (struct meed_chart_detector){items[i].label, *roc};
+            found++;
+            if (drawn < MEED_CHART_MOST_SERIES) {
+                detectors[drawn++] = (struct meed_chart_detector){items[i].label, *roc};
+            }
         }
+    }
+    int used = snprintf(note, sizeof note,
+                        "updates of all seeds and rounds; the key gives the mean area of the "
+                        "rounds, 0.5 is chance.");
+    if (found > drawn) {
+        snprintf(note + used, sizeof note - (size_t)used, " The first %d of %d.", drawn, found);
     }
     if (drawn > 0) {
         meed_chart_roc(m, &words, detectors, drawn);
