@@ -5,7 +5,7 @@
 #include "base/buf.h"
 #include "evaluation/spread.h"
 
-enum { COMPARED_LEAST = 3, UNLIKE_LEAST = 6 };
+enum { COMPARED_LEAST = 3, UNLIKE_LEAST = 6, GUARDS_MOST = 32 };
 static const double apart_error = 1.8; /* Z where a client's own error makes the deviation … */
 static const double apart_cohort = 1.5; /* … and on top where the cohort's spread does, estimated */
 static const double unlike_least = 4.0;       /* u and d together */
@@ -17,20 +17,33 @@ static const double better_share = 0.6;       /* … and of u */
 
 struct bench {
     const struct meed_verdict_cohort *cohort;
-    int32_t moving;  /* clients that are not null */
-    double *scratch; /* [players] */
+    int32_t moving;    /* clients that are not null */
+    uint32_t *strikes; /* [players]: bit g: out by guard axis g */
+    double *scratch;   /* [players] */
 };
+
+/* Most of the clients without one of these strikes, and how many those are; of all where too few
+ * are left to compare with. */
+static struct meed_spread spread_without(const struct bench *bench,
+                                         const struct meed_verdict_column *column, uint32_t strikes,
+                                         int32_t *members)
+{
+    *members = 0;
+    for (int32_t k = 0; k < bench->cohort->players; k++) {
+        if (!bench->cohort->null[k] && (bench->strikes[k] & strikes) == 0) {
+            bench->scratch[(*members)++] = column->value[k];
+        }
+    }
+    return *members >= MEED_MIN(COMPARED_LEAST, bench->moving) || strikes == 0
+               ? meed_spread_of(bench->scratch, *members)
+               : spread_without(bench, column, 0, members);
+}
 
 static struct meed_spread spread_of(const struct bench *bench,
                                     const struct meed_verdict_column *column)
 {
-    int32_t count = 0;
-    for (int32_t k = 0; k < bench->cohort->players; k++) {
-        if (!bench->cohort->null[k]) {
-            bench->scratch[count++] = column->value[k];
-        }
-    }
-    return meed_spread_of(bench->scratch, count);
+    int32_t members = 0;
+    return spread_without(bench, column, 0, &members);
 }
 
 /* (middle − x)/σ of a client, its own error included; 0 where nothing varies. */
@@ -42,13 +55,13 @@ static double deficit_of(const struct meed_verdict_column *column, struct meed_s
     return scale > 0.0 ? below / scale : 0.0;
 }
 
-/* Z of verdict.h. */
-static double limit_of(const struct bench *bench, const struct meed_verdict_column *column,
-                       struct meed_spread spread, int32_t k)
+/* Z of verdict.h, against a cohort of so many members. */
+static double limit_of(const struct meed_verdict_column *column, struct meed_spread spread,
+                       int32_t members, int32_t k)
 {
     double cohort = spread.deviation * spread.deviation, own = column->error[k] * column->error[k];
     double share = cohort + own > 0.0 ? cohort / (cohort + own) : 0.0;
-    return apart_error + apart_cohort * share * (1.0 + 2.0 / (bench->moving - 2));
+    return apart_error + apart_cohort * share * (1.0 + 2.0 / (members - 2));
 }
 
 static double depth_of(const struct meed_verdict_column *column, int32_t k)
@@ -70,32 +83,80 @@ static void raise_to(struct meed_verdict *verdict, double score, enum meed_verdi
     }
 }
 
-static void judge_guards(const struct bench *bench, struct meed_verdict *verdicts)
+/* How far below the middle of guard axis g everybody is, in deviations, and the score that follows;
+ * the middle is that of whoever has none of these strikes. */
+static void weigh_guard(const struct bench *bench, int32_t g, uint32_t strikes, double *below,
+                        double *score)
 {
     const struct meed_verdict_cohort *cohort = bench->cohort;
-    for (int32_t g = 0; g < cohort->guard_count; g++) {
-        const struct meed_verdict_column *column = &cohort->guards[g];
-        struct meed_spread spread = spread_of(bench, column);
+    const struct meed_verdict_column *column = &cohort->guards[g];
+    int32_t members = 0;
+    struct meed_spread spread = spread_without(bench, column, strikes, &members);
+    for (int32_t k = 0; k < cohort->players; k++) {
+        if (cohort->null[k]) {
+            continue;
+        }
+        below[k] = deficit_of(column, spread, k);
+        double aside =
+            members < COMPARED_LEAST ? INFINITY : below[k] / limit_of(column, spread, members, k);
+        if (cohort->unlike) {
+            aside = fmax(aside, fmin(cohort->unlike[k] / unlike_also, below[k] / apart_also));
+        }
+        score[k] = fmax(0.0, fmin(against(depth_of(column, k), cohort->z), aside));
+    }
+}
+
+/* The axis not yet judged on which anybody stands out most, weighed without those whom the axes
+ * `judged` put out. */
+static int32_t strongest_guard(const struct bench *bench, uint32_t judged, double *below,
+                               double *score)
+{
+    int32_t strongest = -1;
+    double most = -1.0;
+    for (int32_t g = 0; g < bench->cohort->guard_count; g++) {
+        if (judged >> g & 1) {
+            continue;
+        }
+        double worst = 0.0;
+        weigh_guard(bench, g, judged, below, score);
+        for (int32_t k = 0; k < bench->cohort->players; k++) {
+            worst = bench->cohort->null[k] ? worst : fmax(worst, score[k]);
+        }
+        if (worst > most) {
+            strongest = g;
+            most = worst;
+        }
+    }
+    weigh_guard(bench, strongest, judged, below, score);
+    return strongest;
+}
+
+/* Whoever fails by an axis is no measure of the others on the next: four who send garbage harm
+ * safety a little and all alike, and would make the middle there that an honest client lies below.
+ * So the clearest axis is judged first, against everybody, and each other one without those who are
+ * out by then. Not the other way round: one honest client taken off the clear axis by a faint one
+ * can leave four attackers of nine, who then are most of the cohort that they are measured by. */
+static void judge_guards(const struct bench *bench, double *below, double *score,
+                         struct meed_verdict *verdicts)
+{
+    const struct meed_verdict_cohort *cohort = bench->cohort;
+    uint32_t judged = 0;
+    for (int32_t turn = 0; turn < cohort->guard_count; turn++) {
+        int32_t g = strongest_guard(bench, judged, below, score);
+        judged |= UINT32_C(1) << g;
         for (int32_t k = 0; k < cohort->players; k++) {
             struct meed_verdict *verdict = &verdicts[k];
             if (cohort->null[k]) {
                 continue;
             }
-            double below = deficit_of(column, spread, k);
-            double depth = depth_of(column, k);
-            double aside = bench->moving < COMPARED_LEAST
-                               ? INFINITY
-                               : below / limit_of(bench, column, spread, k);
-            if (cohort->unlike) {
-                aside = fmax(aside, fmin(cohort->unlike[k] / unlike_also, below / apart_also));
-            }
-            double score = fmax(0.0, fmin(against(depth, cohort->z), aside));
-            verdict->deficit = fmax(verdict->deficit, below);
-            if (score > 1.0 &&
-                (verdict->guard < 0 || depth > depth_of(&cohort->guards[verdict->guard], k))) {
+            verdict->deficit = fmax(verdict->deficit, below[k]);
+            bench->strikes[k] |= score[k] > 1.0 ? UINT32_C(1) << g : 0;
+            if (score[k] > 1.0 &&
+                (verdict->guard < 0 ||
+                 depth_of(&cohort->guards[g], k) > depth_of(&cohort->guards[verdict->guard], k))) {
                 verdict->guard = g;
             }
-            raise_to(verdict, score, MEED_VERDICT_GUARD);
+            raise_to(verdict, score[k], MEED_VERDICT_GUARD);
         }
     }
 }
@@ -114,6 +175,7 @@ static void find_better(const struct bench *bench, double *better)
 
 static enum meed_status check(const struct meed_verdict_cohort *cohort)
 {
+    MEED_ASSERT(cohort->guard_count <= GUARDS_MOST);
     if (cohort->players < 1 || !(cohort->z >= 0.0)) {
         return MEED_FAIL(MEED_ARG, "a verdict needs at least one client and a z of 0 or more");
     }
@@ -160,23 +222,10 @@ static void judge_updates(const struct bench *bench, const double *better,
     }
 }
 
-enum meed_status meed_verdict_run(const struct meed_verdict_cohort *cohort,
-                                  struct meed_verdict *verdicts)
+static void judge_paid(const struct bench *bench, struct meed_verdict *verdicts)
 {
-    enum meed_status st = MEED_OK;
-    struct bench bench = {.cohort = cohort};
-    double *better = NULL;
-    MEED_TRY(check(cohort));
-    bench.scratch = meed_heap_alloc((size_t)cohort->players, sizeof *bench.scratch);
-    better = meed_heap_alloc((size_t)cohort->players, sizeof *better);
-    if (!bench.scratch || !better) {
-        st = MEED_NOMEM;
-        goto out;
-    }
-    for (int32_t k = 0; k < cohort->players; k++) {
-        bench.moving += cohort->null[k] ? 0 : 1;
-    }
-    struct meed_spread paid = spread_of(&bench, &cohort->paid);
+    const struct meed_verdict_cohort *cohort = bench->cohort;
+    struct meed_spread paid = spread_of(bench, &cohort->paid);
     for (int32_t k = 0; k < cohort->players; k++) {
         verdicts[k] = (struct meed_verdict){.cause = MEED_VERDICT_STAYS, .guard = -1};
         if (!cohort->null[k]) {
@@ -184,12 +233,35 @@ enum meed_status meed_verdict_run(const struct meed_verdict_cohort *cohort,
             raise_to(&verdicts[k], fmax(0.0, against(depth_of(&cohort->paid, k), cohort->z)),
                      MEED_VERDICT_HARMFUL);
         }
+        bench->strikes[k] = 0;
     }
-    judge_guards(&bench, verdicts);
+}
+
+enum meed_status meed_verdict_run(const struct meed_verdict_cohort *cohort,
+                                  struct meed_verdict *verdicts)
+{
+    enum meed_status st = MEED_OK;
+    struct bench bench = {.cohort = cohort};
+    double *columns = NULL;
+    MEED_TRY(check(cohort));
+    size_t players = (size_t)cohort->players;
+    columns = meed_heap_alloc(4 * players, sizeof *columns);
+    bench.strikes = meed_heap_alloc(players, sizeof *bench.strikes);
+    if (!columns || !bench.strikes) {
+        st = MEED_NOMEM;
+        goto out;
+    }
+    double *better = columns + players;
+    bench.scratch = columns;
+    for (int32_t k = 0; k < cohort->players; k++) {
+        bench.moving += cohort->null[k] ? 0 : 1;
+    }
+    judge_paid(&bench, verdicts);
+    judge_guards(&bench, columns + 2 * players, columns + 3 * players, verdicts);
     find_better(&bench, better);
     judge_updates(&bench, better, verdicts);
 out:
-    meed_heap_free(bench.scratch);
-    meed_heap_free(better);
+    meed_heap_free(bench.strikes);
+    meed_heap_free(columns);
     return st;
 }

@@ -22,7 +22,8 @@
  * noise is none. Of the two the error is known and the spread of few is a rough guess, so
  * Z(n) = 1.8 + 1.5 s (1 + 2/(n − 2)), s the spread's part of the squared deviation. Null players
  * are no part of the cohort; under three members GUARD needs harm alone, and under six there is no
- * UNLIKE.
+ * UNLIKE. Guard axes are judged one after the other, the clearest first, and who is out by one is
+ * no part of the cohort on the next.
  *
  * The thresholds are a choice, made on simulated cohorts of ten with and without attackers, equal
  * and skewed (seeds 1 to 3 of examples/experiments); what they do on other seeds stands in the

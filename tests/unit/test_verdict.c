@@ -104,6 +104,49 @@ static void verdict_finds_four_of_ten(void **state)
     }
 }
 
+static void verdict_measures_by_those_who_pass(void **state)
+{
+    /* Goal: whoever fails by one axis is not what others are measured by on the next. Numbers of a
+     * simulated round of ten, six honest: four send garbage, which grounding shows; they harm
+     * safety a little and all alike, and before they were set aside the honest client furthest down
+     * was out for it. Who harms safety three times as much is out, beside three who send garbage.
+     */
+    (void)state;
+    static const double phi[10] = {.125, .131, .124, .119, .115, .148, .032, .032, .035, .039};
+    static const double ground[10] = {-.0022, -.0053, -.0038, -.0050, -.0030,
+                                      -.0053, -.0286, -.0231, -.0267, -.0276};
+    static const double ground_se[10] = {.0053, .0050, .0047, .0047, .0037,
+                                         .0059, .0079, .0065, .0068, .0070};
+    static const double safety[10] = {-.0023, .0270,  -.0060, -.0270, -.0533,
+                                      -.0235, -.0195, -.0289, -.0233, -.0239};
+    static const double safety_se[10] = {.0069, .0139, .0053, .0094, .0091,
+                                         .0130, .0069, .0066, .0084, .0085};
+    double second[10];
+    for (int harm = 1; harm <= 3; harm += 2) {
+        honest();
+        memcpy(t.phi, phi, sizeof phi);
+        memcpy(t.guard, ground, sizeof ground);
+        memcpy(t.guard_se, ground_se, sizeof ground_se);
+        memcpy(second, safety, sizeof second);
+        for (int k = 6; k < 10; k++) {
+            t.unlike[k] = 4.0;
+        }
+        second[4] *= harm;
+        t.null[9] = harm > 1;
+        struct meed_verdict_cohort cohort = cohort_of(10);
+        struct meed_verdict_column both[2] = {t.guards[0], {second, safety_se}};
+        cohort.guards = both;
+        cohort.guard_count = 2;
+        cohort.category_count = 0;
+        assert_int_equal(meed_verdict_run(&cohort, t.verdicts), MEED_OK);
+        for (int k = 0; k < (harm > 1 ? 9 : 10); k++) {
+            assert_int_equal(t.verdicts[k].cause == MEED_VERDICT_GUARD,
+                             k > 5 || (k == 4 && harm > 1));
+            assert_int_equal(t.verdicts[k].guard, k > 5 ? 0 : k == 4 && harm > 1 ? 1 : -1);
+        }
+    }
+}
+
 static void verdict_needs_harm_or_use(void **state)
 {
     /* Goal: harm beyond its error is out alone; a slight harm is out with an unlike update and
@@ -247,6 +290,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(verdict_leaves_an_honest_cohort_alone),
         cmocka_unit_test(verdict_finds_four_of_ten),
+        cmocka_unit_test(verdict_measures_by_those_who_pass),
         cmocka_unit_test(verdict_needs_harm_or_use),
         cmocka_unit_test(verdict_asks_what_a_group_is_for),
         cmocka_unit_test(verdict_of_few_and_of_none),
