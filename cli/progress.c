@@ -39,6 +39,7 @@ void meed_progress_start(struct meed_progress *progress, const char *title, cons
 void meed_progress_update(struct meed_progress *progress, int64_t done, int64_t total)
 {
     int64_t now = meed_clock_monotonic_ns();
+    total = MEED_MAX(total, done); /* whoever guessed too little finds out on the way */
     int decile = total > 0 ? (int)(done * 10 / total) : 0;
     bool due = progress->terminal ? now - progress->drawn_ns > REDRAW_NS || done == total
                                   : decile > progress->decile;

@@ -29,7 +29,7 @@ struct meed_utility {
     uint8_t context[MEED_SHA256_BYTES];
     meed_coalition_progress_fn progress;
     void *progress_user;
-    int64_t rows_before; /* of chunks done in the running call */
+    int64_t rows_before; /* done in the running call: by chunks before this one, or for slopes */
     int64_t rows_total;
     struct meed_utility_report report;
 };
@@ -221,6 +221,14 @@ static bool progress_relay(void *user, int64_t done, int64_t total)
     struct meed_utility *u = user;
     (void)total;
     return !u->progress || u->progress(u->progress_user, u->rows_before + done, u->rows_total);
+}
+
+/* Derivatives feed other rows than coalitions do: no sequence is shared. */
+static bool slopes_relay(void *user, int64_t done, int64_t total)
+{
+    struct meed_utility *u = user;
+    u->rows_before = done;
+    return !u->progress || u->progress(u->progress_user, done, total);
 }
 
 /* One call of evaluate: canonical members of every coalition, and which are still to be scored. */
@@ -523,7 +531,7 @@ static enum meed_status gradient_by_gates(struct meed_utility *u, const double *
         return MEED_NOMEM;
     }
     enum meed_status st = meed_coalition_slopes(u->coalition, nodes, weights, count, b->sequences,
-                                                b->sequence_count, slopes, progress_relay, u);
+                                                b->sequence_count, slopes, slopes_relay, u);
     for (int32_t i = 0; i < b->item_count && st == MEED_OK; i++) {
         const struct meed_benchmark_item *item = &b->items[i];
         const double *plus = slopes + (int64_t)item->plus * u->players;
@@ -673,8 +681,7 @@ static enum meed_status gradient_by_projection(struct meed_utility *u, const dou
     MEED_TRY_OUT(folds_init(b, &folds));
     fold_weights_fill(b, &folds, rows);
     MEED_TRY_OUT(meed_coalition_project(u->coalition, nodes, weights, count, b->sequences,
-                                        b->sequence_count, rows, groups, slopes, progress_relay,
-                                        u));
+                                        b->sequence_count, rows, groups, slopes, slopes_relay, u));
     for (int32_t k = 0; k < u->players; k++) {
         pseudo_values_fill(b, &folds, slopes + k, u->players, phi + (int64_t)k * b->item_count);
     }
@@ -691,11 +698,10 @@ static enum meed_status utility_gradient(void *user, const double *nodes, const 
     struct meed_utility *u = user;
     int64_t start_ns = meed_clock_monotonic_ns();
     u->rows_before = 0;
-    u->rows_total = count * u->benchmark->tokens;
     MEED_TRY(u->path == MEED_PATH_MERGE ? gradient_by_projection(u, nodes, weights, count, phi)
                                         : gradient_by_gates(u, nodes, weights, count, phi));
     u->report.seconds += meed_clock_seconds_since(start_ns);
-    u->report.tokens += count * u->benchmark->tokens;
+    u->report.tokens += u->rows_before;
     return MEED_OK;
 }
 

@@ -131,14 +131,30 @@ static void sampled_values_agree_with_exact_ones(void **state)
     meed_valuation_destroy(exact);
 }
 
+/* Work never passes its total, which is reached. */
+struct watch {
+    bool overrun;
+    int64_t left;
+};
+static bool watch_progress(void *user, int64_t done, int64_t total)
+{
+    struct watch *watch = user;
+    watch->overrun = watch->overrun || done > total;
+    watch->left = total - done;
+    return true;
+}
+
 static void gradient_agrees_with_exact_and_with_itself(void **state)
 {
     /* Goal: eight nodes of a random game, curved far beyond quadratic, leave a residual of fp32
      * rounding (1e-4 of the range of values) and values near Shapley's; gates and projection give
      * one answer to fp32 rounding; the folds' standard errors are of the size of the dialogues' (16
-     * dialogues, few degrees of freedom: a factor of 3). */
+     * dialogues, few degrees of freedom: a factor of 3). Progress ends at its total. */
     (void)state;
     struct meed_valuation_options options = options_of(MEED_VALUE_EXACT, MEED_PATH_STACK);
+    struct watch watch = {false, -1};
+    options.progress = watch_progress;
+    options.progress_user = &watch;
     struct meed_valuation *exact = run(sent, CLIENTS, NULL, &options);
     double range = range_of(exact);
     options.method = MEED_VALUE_GRADIENT;
@@ -146,6 +162,7 @@ static void gradient_agrees_with_exact_and_with_itself(void **state)
     struct meed_valuation *gates = run(sent, CLIENTS, NULL, &options);
     options.path = MEED_PATH_MERGE;
     struct meed_valuation *projected = run(sent, CLIENTS, NULL, &options);
+    assert_true(!watch.overrun && watch.left == 0);
     assert_true(gates->path == MEED_PATH_STACK && projected->path == MEED_PATH_MERGE);
     assert_true(gates->evaluations <= 3 && gates->coalition_count == 0);
     assert_true(fabs(gates->residual) < 1e-4 * range);
