@@ -5,8 +5,14 @@
  * truth for `gradient` (one to four nodes) and for orders (TMC); orders are priced by the seconds
  * of merging and scoring one coalition at a time, as published systems do, times the evaluations
  * that they need for gradient's error. A third cohort replaces four clients of the first by
- * attackers: swapped replies, a flipped update, noise of an update's size, nothing at all. A
- * thousand clients are mixtures of the ten with noise on both factors; no exact value is known
+ * attackers: swapped replies, a flipped update, noise of an update's size, nothing at all.
+ *
+ * Gradient is for more clients than ten, so the same three are looked at again with three kinds of
+ * clients and one to twelve of each, where exact values of up to 36 are known (kinds.h): how fast
+ * Aumann–Shapley and Shapley meet, and what orders cost there at gradient's error. Seconds are
+ * those of 36 clients that all differ, since twins would be folded.
+ *
+ * A thousand clients are mixtures of the ten with noise on both factors; no exact value is known
  * there, so gradient is held to its own residual, and orders are priced by the evaluations of one
  * pair, below which they have no answer at all.
  *
@@ -22,9 +28,11 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "bench/harness.h"
+#include "bench/kinds.h"
 #include "client/dataset.h"
 #include "engine/tokenizer.h"
 #include "engine/trainer.h"
+#include "evaluation/utility.h"
 #include "evaluation/valuation.h"
 
 enum {
@@ -34,6 +42,11 @@ enum {
     STEPS = 24,
     KEEP_EVERY = 5,
     NODES = 4,
+    KINDS = 3,
+    COPIES = 12, /* of each kind */
+    KINDS_CLIENTS = KINDS * COPIES,
+    ORDERS_SEEDS = 32,
+    ORDERS_MAX_PAIRS = 65536,
     FILE_BYTES = 1 << 20
 };
 
@@ -362,6 +375,178 @@ static enum meed_status ten_run(const struct values_bench *b, const char *cohort
     return orders_run(b, cohort, global, clients, &truth, &gradient);
 }
 
+/* --- kinds ----------------------------------------------------------------------------------- */
+
+/* One client of each kind has the values that the exact estimator gives; many share all there is.
+ */
+static enum meed_status kinds_check(const struct meed_game *game, const double *coefficients,
+                                    const struct meed_bench_kinds *table)
+{
+    struct meed_estimate *exact = NULL;
+    const struct meed_estimator_options how = {.method = MEED_VALUE_EXACT};
+    double one[KINDS], many[KINDS], sum = 0;
+    MEED_TRY(meed_estimator_run(game, &how, &exact));
+    meed_bench_kinds_shapley(table, 1, one);
+    meed_bench_kinds_shapley(table, COPIES, many);
+    for (int32_t k = 0; k < KINDS; k++) {
+        sum += COPIES * many[k] - one[k];
+        for (int32_t i = 0; i < game->items; i++) {
+            one[k] -= coefficients[i] * exact->phi[(int64_t)k * game->items + i];
+        }
+    }
+    meed_estimator_destroy(exact);
+    for (int32_t k = 0; k < KINDS; k++) {
+        if (!(fabs(one[k]) < 1e-9) || !(fabs(sum) < 1e-9)) {
+            return MEED_FAIL(MEED_NUMERIC, "values by kinds are off by %g, their sum by %g", one[k],
+                             sum);
+        }
+    }
+    return MEED_OK;
+}
+
+/* Their game without verdicts, which would leave somebody out and value the others anew: all
+ * utilities of COPIES clients of each kind, and gradient's values [KINDS] of one of each. */
+static enum meed_status kinds_value(const struct values_bench *b, const struct meed_adapter *global,
+                                    const struct meed_adapter *const *clients,
+                                    const double *coefficients, struct meed_bench_kinds *table,
+                                    double *gradient)
+{
+    enum meed_status st = MEED_OK;
+    struct meed_utility *gates = NULL, *slopes = NULL;
+    struct meed_estimate *estimate = NULL;
+    double p[KINDS] = {0};
+    struct meed_utility_options options = {
+        .path = MEED_PATH_STACK, .batch_tokens = 2048, .coalitions_expected = 1};
+    const struct meed_estimator_options how = {.method = MEED_VALUE_GRADIENT, .nodes = NODES};
+    for (int32_t k = 0; k < KINDS; k++) {
+        p[k] = 1.0 / KINDS;
+    }
+    MEED_TRY_OUT(meed_utility_create(b->machine->be, b->checkpoint, b->benchmark, global, clients,
+                                     KINDS, p, &options, &gates));
+    struct meed_game game = meed_utility_game(gates);
+    MEED_TRY_OUT(meed_bench_kinds_score(&game, coefficients, COPIES, table));
+    MEED_TRY_OUT(kinds_check(&game, coefficients, table));
+    options.nodes = NODES;
+    MEED_TRY_OUT(meed_utility_create(b->machine->be, b->checkpoint, b->benchmark, global, clients,
+                                     KINDS, p, &options, &slopes));
+    game = meed_utility_game(slopes);
+    MEED_TRY_OUT(meed_estimator_run(&game, &how, &estimate));
+    for (int32_t k = 0; k < KINDS; k++) {
+        gradient[k] = 0;
+        for (int32_t i = 0; i < game.items; i++) {
+            gradient[k] += coefficients[i] * estimate->phi[(int64_t)k * game.items + i];
+        }
+    }
+out:
+    meed_estimator_destroy(estimate);
+    meed_utility_destroy(slopes);
+    meed_utility_destroy(gates);
+    return st;
+}
+
+/* The fewest pairs of orders, of powers of two, whose mean error is no larger than `error`. */
+static enum meed_status pairs_needed(const struct meed_bench_kinds *table, const double *truth,
+                                     double error, int32_t *pairs)
+{
+    double mean = INFINITY;
+    for (*pairs = 1; *pairs < ORDERS_MAX_PAIRS && mean > error; *pairs *= mean > error ? 2 : 1) {
+        mean = 0;
+        for (uint64_t seed = 0; seed < ORDERS_SEEDS; seed++) {
+            double found = 0;
+            MEED_TRY(meed_bench_kinds_orders(table, truth, *pairs, seed, &found));
+            mean += found / ORDERS_SEEDS;
+        }
+    }
+    return MEED_OK;
+}
+
+/* Seconds of gradient and of one merged coalition, of KINDS_CLIENTS that all differ. */
+static enum meed_status kinds_price(const struct values_bench *b, const struct meed_adapter *global,
+                                    double *gradient, double *each)
+{
+    static struct outcome outcome;
+    const struct meed_adapter *const *clients = (const struct meed_adapter *const *)b->many;
+    struct meed_valuation_options options = options_of(MEED_VALUE_GRADIENT, MEED_PATH_AUTO);
+    options.nodes = NODES;
+    MEED_TRY(value(b, global, clients, KINDS_CLIENTS, options, &outcome));
+    *gradient = outcome.seconds;
+    options = options_of(MEED_VALUE_PERMUTATION, MEED_PATH_MERGE);
+    options.evaluations = 2 * KINDS_CLIENTS;
+    MEED_TRY(value(b, global, clients, KINDS_CLIENTS, options, &outcome));
+    *each = outcome.seconds / (double)outcome.evaluations;
+    return MEED_OK;
+}
+
+static enum meed_status kinds_compare(const struct values_bench *b, const char *cohort,
+                                      const struct meed_adapter *global,
+                                      const struct meed_bench_kinds *table, const double *gradient)
+{
+    double truth[KINDS], worst = 0, seconds = 0, each = 0;
+    int32_t pairs = 0;
+    char what[64];
+    for (int32_t copies = 1; copies <= COPIES; copies++) {
+        double low = INFINITY, high = -INFINITY;
+        if (COPIES % copies != 0) {
+            continue;
+        }
+        meed_bench_kinds_shapley(table, copies, truth);
+        worst = 0;
+        for (int32_t k = 0; k < KINDS; k++) {
+            low = fmin(low, truth[k]);
+            high = fmax(high, truth[k]);
+            worst = fmax(worst, fabs(gradient[k] / copies - truth[k]));
+        }
+        snprintf(what, sizeof what, "%d clients of three kinds, gradient's error of range",
+                 KINDS * copies);
+        row(cohort, what, 100 * worst / (high - low), "%", copies == COPIES ? 1 : 0, '<');
+    }
+    MEED_TRY(pairs_needed(table, truth, worst, &pairs));
+    MEED_TRY(kinds_price(b, global, &seconds, &each));
+    double needed = 2.0 * pairs * (KINDS_CLIENTS - 1);
+    snprintf(what, sizeof what, "%d clients, evaluations of orders at gradient's error",
+             KINDS_CLIENTS);
+    row(cohort, what, needed, "", 0, '<');
+    snprintf(what, sizeof what, "%d clients, gradient", KINDS_CLIENTS);
+    row(cohort, what, seconds, "cpu s", 0, '<');
+    snprintf(what, sizeof what, "%d clients, orders by merging, at equal error", KINDS_CLIENTS);
+    row(cohort, what, needed * each / seconds, "x", 20, '>');
+    return MEED_OK;
+}
+
+static enum meed_status kinds_run(const struct values_bench *b, const char *cohort,
+                                  const struct meed_adapter *global,
+                                  const struct meed_adapter *const *clients)
+{
+    double gradient[KINDS];
+    struct meed_bench_kinds table = {.values = NULL};
+    size_t rows = (size_t)(1 + b->benchmark->axis_count);
+    double *coefficients =
+        meed_heap_alloc(rows * (size_t)b->benchmark->item_count, sizeof *coefficients);
+    if (!coefficients) {
+        return MEED_NOMEM;
+    }
+    meed_benchmark_coefficients(b->benchmark, coefficients);
+    enum meed_status st = kinds_value(b, global, clients, coefficients, &table, gradient);
+    if (st == MEED_OK) {
+        st = kinds_compare(b, cohort, global, &table, gradient);
+    }
+    meed_heap_free(table.values);
+    meed_heap_free(coefficients);
+    return st;
+}
+
+/* Three updates sent over and over: a first round, a second, and one whose third kind flips its
+ * update. */
+static enum meed_status all_kinds_run(const struct values_bench *b)
+{
+    const struct meed_adapter *first[] = {b->trained[0], b->trained[3], b->trained[6]};
+    const struct meed_adapter *second[] = {b->second[0], b->second[3], b->second[6]};
+    const struct meed_adapter *attacked[] = {b->trained[0], b->trained[3], b->attackers[1]};
+    MEED_TRY(kinds_run(b, "round 1", NULL, first));
+    MEED_TRY(kinds_run(b, "round 2", b->global, second));
+    return kinds_run(b, "attacked", NULL, attacked);
+}
+
 static enum meed_status many_run(const struct values_bench *b)
 {
     static struct outcome gradient, one;
@@ -461,6 +646,7 @@ enum meed_status meed_suite_values(struct meed_bench_machine *machine)
         clients[k] = b.trained[k];
     }
     MEED_TRY_OUT(many_run(&b));
+    MEED_TRY_OUT(all_kinds_run(&b));
     MEED_TRY_OUT(ten_run(&b, "round 1", NULL, clients, true));
     MEED_TRY_OUT(
         ten_run(&b, "round 2", b.global, (const struct meed_adapter *const *)b.second, true));
