@@ -198,9 +198,14 @@ static void thread_plans_free(void *user)
     meed_heap_free(plans);
 }
 
+/* With AMX or AVX512-FP16 oneDNN sums a lone row in another order than the same row among many, and
+ * a coalition's bits would depend on its batch; up to AVX512-BF16 it does not (parity.matmul). The
+ * cap is refused where oneDNN was used before us or knows no x86: then it is not needed or cannot
+ * be had. */
 static void engine_open(void)
 {
     MEED_ASSERT(pthread_key_create(&plans_key, thread_plans_free) == 0);
+    (void)dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
     if (dnnl_engine_create(&engine_shared, dnnl_cpu, 0) != dnnl_success) {
         engine_shared = NULL;
     }
