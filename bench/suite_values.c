@@ -449,7 +449,8 @@ static enum meed_status pairs_needed(const struct meed_bench_kinds *table, const
                                      double error, int32_t *pairs)
 {
     double mean = INFINITY;
-    for (*pairs = 1; *pairs < ORDERS_MAX_PAIRS && mean > error; *pairs *= mean > error ? 2 : 1) {
+    for (int32_t next = 1; next <= ORDERS_MAX_PAIRS && mean > error; next *= 2) {
+        *pairs = next;
         mean = 0;
         for (uint64_t seed = 0; seed < ORDERS_SEEDS; seed++) {
             double found = 0;

@@ -106,10 +106,11 @@ static void verdict_finds_four_of_ten(void **state)
 
 static void verdict_measures_by_those_who_pass(void **state)
 {
-    /* Goal: whoever fails by one axis is not what others are measured by on the next. Numbers of a
-     * simulated round of ten, six honest: four send garbage, which grounding shows; they harm
-     * safety a little and all alike, and before they were set aside the honest client furthest down
-     * was out for it. Who harms safety three times as much is out, beside three who send garbage.
+    /* Goal: whoever fails by one axis is not what others are measured by on the next. After a
+     * simulated round of ten (honest values scaled back to the weights of its first pass), six
+     * honest: four send garbage, which grounding shows; they harm safety a little and all alike,
+     * and before they were set aside the honest client furthest down was out for it. Who harms
+     * safety three times as much is out, beside three who send garbage.
      */
     (void)state;
     static const double phi[10] = {.125, .131, .124, .119, .115, .148, .032, .032, .035, .039};
