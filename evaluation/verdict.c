@@ -17,33 +17,39 @@ static const double better_share = 0.6;       /* … and of u */
 
 struct bench {
     const struct meed_verdict_cohort *cohort;
-    int32_t moving;    /* clients that are not null */
-    uint32_t *strikes; /* [players]: bit g: out by guard axis g */
-    double *scratch;   /* [players] */
+    int32_t moving;  /* clients that are not null */
+    bool *out;       /* [players]: by a guard axis that was judged already */
+    double *scratch; /* [players] */
 };
-
-/* Most of the clients without one of these strikes, and how many those are; of all where too few
- * are left to compare with. */
-static struct meed_spread spread_without(const struct bench *bench,
-                                         const struct meed_verdict_column *column, uint32_t strikes,
-                                         int32_t *members)
-{
-    *members = 0;
-    for (int32_t k = 0; k < bench->cohort->players; k++) {
-        if (!bench->cohort->null[k] && (bench->strikes[k] & strikes) == 0) {
-            bench->scratch[(*members)++] = column->value[k];
-        }
-    }
-    return *members >= MEED_MIN(COMPARED_LEAST, bench->moving) || strikes == 0
-               ? meed_spread_of(bench->scratch, *members)
-               : spread_without(bench, column, 0, members);
-}
 
 static struct meed_spread spread_of(const struct bench *bench,
                                     const struct meed_verdict_column *column)
 {
-    int32_t members = 0;
-    return spread_without(bench, column, 0, &members);
+    int32_t count = 0;
+    for (int32_t k = 0; k < bench->cohort->players; k++) {
+        if (!bench->cohort->null[k]) {
+            bench->scratch[count++] = column->value[k];
+        }
+    }
+    return meed_spread_of(bench->scratch, count);
+}
+
+/* That of who is not out yet, and how many those are; of all where too few are left to compare
+ * with. */
+static struct meed_spread spread_of_rest(const struct bench *bench,
+                                         const struct meed_verdict_column *column, int32_t *members)
+{
+    *members = 0;
+    for (int32_t k = 0; k < bench->cohort->players; k++) {
+        if (!bench->cohort->null[k] && !bench->out[k]) {
+            bench->scratch[(*members)++] = column->value[k];
+        }
+    }
+    if (*members < COMPARED_LEAST) {
+        *members = bench->moving;
+        return spread_of(bench, column);
+    }
+    return meed_spread_of(bench->scratch, *members);
 }
 
 /* (middle − x)/σ of a client, its own error included; 0 where nothing varies. */
@@ -84,14 +90,13 @@ static void raise_to(struct meed_verdict *verdict, double score, enum meed_verdi
 }
 
 /* How far below the middle of guard axis g everybody is, in deviations, and the score that follows;
- * the middle is that of whoever has none of these strikes. */
-static void weigh_guard(const struct bench *bench, int32_t g, uint32_t strikes, double *below,
-                        double *score)
+ * the middle is that of who is not out yet. */
+static void weigh_guard(const struct bench *bench, int32_t g, double *below, double *score)
 {
     const struct meed_verdict_cohort *cohort = bench->cohort;
     const struct meed_verdict_column *column = &cohort->guards[g];
     int32_t members = 0;
-    struct meed_spread spread = spread_without(bench, column, strikes, &members);
+    struct meed_spread spread = spread_of_rest(bench, column, &members);
     for (int32_t k = 0; k < cohort->players; k++) {
         if (cohort->null[k]) {
             continue;
@@ -118,7 +123,7 @@ static int32_t strongest_guard(const struct bench *bench, uint32_t judged, doubl
             continue;
         }
         double worst = 0.0;
-        weigh_guard(bench, g, judged, below, score);
+        weigh_guard(bench, g, below, score);
         for (int32_t k = 0; k < bench->cohort->players; k++) {
             worst = bench->cohort->null[k] ? worst : fmax(worst, score[k]);
         }
@@ -127,7 +132,7 @@ static int32_t strongest_guard(const struct bench *bench, uint32_t judged, doubl
             most = worst;
         }
     }
-    weigh_guard(bench, strongest, judged, below, score);
+    weigh_guard(bench, strongest, below, score);
     return strongest;
 }
 
@@ -150,7 +155,7 @@ static void judge_guards(const struct bench *bench, double *below, double *score
                 continue;
             }
             verdict->deficit = fmax(verdict->deficit, below[k]);
-            bench->strikes[k] |= score[k] > 1.0 ? UINT32_C(1) << g : 0;
+            bench->out[k] = bench->out[k] || score[k] > 1.0;
             if (score[k] > 1.0 &&
                 (verdict->guard < 0 ||
                  depth_of(&cohort->guards[g], k) > depth_of(&cohort->guards[verdict->guard], k))) {
@@ -233,7 +238,7 @@ static void judge_paid(const struct bench *bench, struct meed_verdict *verdicts)
             raise_to(&verdicts[k], fmax(0.0, against(depth_of(&cohort->paid, k), cohort->z)),
                      MEED_VERDICT_HARMFUL);
         }
-        bench->strikes[k] = 0;
+        bench->out[k] = false;
     }
 }
 
@@ -246,8 +251,8 @@ enum meed_status meed_verdict_run(const struct meed_verdict_cohort *cohort,
     MEED_TRY(check(cohort));
     size_t players = (size_t)cohort->players;
     columns = meed_heap_alloc(4 * players, sizeof *columns);
-    bench.strikes = meed_heap_alloc(players, sizeof *bench.strikes);
-    if (!columns || !bench.strikes) {
+    bench.out = meed_heap_alloc(players, sizeof *bench.out);
+    if (!columns || !bench.out) {
         st = MEED_NOMEM;
         goto out;
     }
@@ -261,7 +266,7 @@ enum meed_status meed_verdict_run(const struct meed_verdict_cohort *cohort,
     find_better(&bench, better);
     judge_updates(&bench, better, verdicts);
 out:
-    meed_heap_free(bench.strikes);
+    meed_heap_free(bench.out);
     meed_heap_free(columns);
     return st;
 }
